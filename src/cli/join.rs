@@ -26,6 +26,11 @@ use crate::ops::{
 /// `p2p-join` as its help and manual describe it.
 pub const TOOL: Tool = Tool {
     name: "p2p-join",
+    description: &[
+        "Joins an overlay, or founds it if there is no other member, and stays: it takes part in routing, stores records of others, and serves the tools on this machine through a unix socket. It prints how it can be reached as soon as it is a member.",
+        "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published.",
+        "Ctrl-C leaves the overlay in order and exits 130; SIGTERM does the same and exits 0. A second signal ends at once.",
+    ],
     exits: &[
         (0, "left at SIGTERM"),
         (1, "refused"),

@@ -41,6 +41,11 @@ const READ_AHEAD: usize = 16;
 /// `p2p-lookup` as its help and manual describe it.
 pub const TOOL: Tool = Tool {
     name: "p2p-lookup",
+    description: &[
+        "Asks the overlay for the records of each URI and prints those that are verified: a user's instances with their contacts, or the peers that offer a service with their endpoints.",
+        "It asks the member that runs on this machine, else a remote member, else the storers themselves; --via chooses. \"Not found\" is only said when most of the storers that would have it say so; fewer is \"nobody to ask\".",
+        "A URI whose records are forged, expired or revoked is \"found but not to be trusted\": --short then prints nothing, so that a script cannot act on it.",
+    ],
     exits: &[
         (0, "found"),
         (1, "not found"),

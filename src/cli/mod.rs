@@ -25,6 +25,7 @@ mod tool;
 
 pub mod join;
 pub mod lookup;
+pub mod manual;
 pub mod register;
 
 pub use io::{Env, Io, Signal, Signals};

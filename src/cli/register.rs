@@ -47,6 +47,11 @@ const UNTRUSTED: [&str; 9] = [
 /// `p2p-register` as its help and manual describe it.
 pub const TOOL: Tool = Tool {
     name: "p2p-register",
+    description: &[
+        "Stores a record in the overlay that binds the user to contacts, signed with the key of this device, and reads it back. Without --contact, the contact is the member that runs on this machine.",
+        "Each device of a user has a record of its own; registering again replaces that of this device and no other. The members that accepted the record keep it alive until it expires.",
+        "With --stay the registration is refreshed until Ctrl-C (exit 130) or SIGTERM (exit 0), and then removed. A second signal ends at once.",
+    ],
     exits: &[
         (0, "registered or removed"),
         (1, "refused"),

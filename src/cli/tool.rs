@@ -37,6 +37,8 @@ pub struct Example {
 pub struct Tool {
     /// The name of the binary.
     pub name: &'static str,
+    /// What it does, in paragraphs, for the manual.
+    pub description: &'static [&'static str],
     /// What each exit code means, 0 first. 130 (interrupted) goes without saying.
     pub exits: &'static [(u8, &'static str)],
     /// Command lines worth trying.
