@@ -172,8 +172,8 @@ pub fn encode<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, Co
 pub fn decode<T: DeserializeOwned>(octets: &[u8], what: &'static str) -> Result<T, CodecError> {
     let malformed = |why: String| CodecError::Malformed { what, why };
     let mut rest = octets;
-    let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, 32)
-        .map_err(|error| malformed(error.to_string()))?;
+    let value =
+        ciborium::de::from_reader_with_recursion_limit(&mut rest, 32).map_err(|error| malformed(error.to_string()))?;
     if rest.is_empty() { Ok(value) } else { Err(malformed(format!("{} octets follow it", rest.len()))) }
 }
 
