@@ -1,0 +1,488 @@
+//! What a member knows and how it answers: shared by its swarm, its socket and its tasks.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+
+use super::{MemberConfig, MemberError, handlers, keep::Kept};
+use crate::{
+    client::{
+        Call, ErrorCode, ErrorReply, Event, Keep, LookupReply, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame,
+        StatusReply, StoreReply,
+    },
+    clock::UnixMs,
+    identity::{Descriptor, RevocationList},
+    name::{PeerId, Position, ResourceName},
+    overlay::{
+        Answer, Caller, drive,
+        persist::{Persist, SetAside},
+        storer::{Change, Storer},
+        swarm::Network,
+        table::SharedTable,
+    },
+    record::{Refusal, Trust, VerifiedRecord},
+};
+
+/// Other members that are asked to keep a client's record alive too.
+const KEEPERS: usize = 2;
+/// How long a stopping member waits until its store is on disk.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The file of the records held for the overlay.
+const RECORDS: &str = "records.redb";
+/// The file of the records kept for clients.
+const KEPT: &str = "kept.redb";
+/// The file of the members met.
+const PEERS: &str = "peers.json";
+
+/// What answers the requests of a service that is not built in.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request.
+    fn handle(&self, caller: Caller, frame: RequestFrame) -> BoxFuture<'static, ResponseFrame>;
+}
+
+/// What an earlier run left behind.
+pub(super) struct Restored {
+    stores: super::Stores,
+    records: Vec<Vec<u8>>,
+    kept: Vec<Vec<u8>>,
+    count: Mutex<u32>,
+    pub(super) set_aside: Vec<SetAside>,
+}
+
+impl Restored {
+    /// Opens the stores of `config.folder`. Their records are verified only when a [`Core`] takes them.
+    pub(super) fn open(config: &MemberConfig) -> Result<Self, MemberError> {
+        let mut restored =
+            Self { stores: (None, None), records: vec![], kept: vec![], count: Mutex::new(0), set_aside: vec![] };
+        if let Some(folder) = &config.folder {
+            let now = UnixMs::now();
+            let (records, loaded) = Persist::open(&folder.join(RECORDS), now)?;
+            restored.records = loaded.envelopes;
+            restored.set_aside.extend(loaded.set_aside);
+            let (kept, loaded) = Persist::open(&folder.join(KEPT), now)?;
+            restored.kept = loaded.envelopes;
+            restored.set_aside.extend(loaded.set_aside);
+            restored.stores = (Some(records), Some(kept));
+        }
+        Ok(restored)
+    }
+
+    /// How many of the records were still good.
+    pub(super) fn count(&self) -> u32 {
+        *lock(&self.count)
+    }
+}
+
+/// Reads the members met in an earlier run; a file that cannot be read counts as none.
+pub fn remembered(folder: &Path) -> Vec<PeerInfo> {
+    std::fs::read(folder.join(PEERS)).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+}
+
+/// The state of a member.
+pub(super) struct Core {
+    descriptor: Arc<Descriptor>,
+    peer: PeerId,
+    trust: RwLock<Arc<Trust>>,
+    revocations: RwLock<Option<RevocationList>>,
+    storer: Mutex<Storer>,
+    kept: Mutex<Kept>,
+    stores: super::Stores,
+    folder: Option<PathBuf>,
+    table: SharedTable,
+    network: OnceLock<Network>,
+    handlers: RwLock<HashMap<String, Arc<dyn Handler>>>,
+    request_timeout: Duration,
+    started: UnixMs,
+}
+
+impl Core {
+    /// Builds the state, verifying again every record that an earlier run left.
+    pub(super) fn new(config: &MemberConfig, table: SharedTable, restored: &mut Restored) -> Self {
+        let trust = Arc::new(Trust::new(config.descriptor.clone(), config.revocations.clone()));
+        let now = UnixMs::now();
+        let mut storer = Storer::new(trust.clone(), config.limits);
+        let mut kept = Kept::default();
+        let mut count = 0;
+        for envelope in std::mem::take(&mut restored.records) {
+            count += u32::from(storer.store(&envelope, now).is_ok());
+        }
+        for envelope in std::mem::take(&mut restored.kept) {
+            if let Ok(record) = trust.verify(&envelope, None, now) {
+                kept.insert(record);
+            }
+        }
+        *lock(&restored.count) = count;
+        Self {
+            descriptor: config.descriptor.clone(),
+            peer: config.key.peer_id(),
+            trust: RwLock::new(trust),
+            revocations: RwLock::new(config.revocations.clone()),
+            storer: Mutex::new(storer),
+            kept: Mutex::new(kept),
+            stores: std::mem::take(&mut restored.stores),
+            folder: config.folder.clone(),
+            table,
+            network: OnceLock::new(),
+            handlers: RwLock::default(),
+            request_timeout: config.timing.request,
+            started: now,
+        }
+    }
+
+    /// Tells the core the swarm that it speaks through.
+    pub(super) fn set_network(&self, network: Network) {
+        // Called once, right after the swarm has started.
+        let _ = self.network.set(network);
+    }
+
+    /// The swarm; `None` only in the instant before it has started.
+    pub(super) fn network(&self) -> Option<&Network> {
+        self.network.get()
+    }
+
+    /// This member's peer id.
+    pub(super) const fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Registers what answers one more service.
+    pub(super) fn register(&self, service: &str, handler: Arc<dyn Handler>) {
+        self.handlers.write().unwrap_or_else(PoisonError::into_inner).insert(service.to_owned(), handler);
+    }
+
+    /// Answers a request: by a built-in service, or by a registered handler.
+    pub(super) fn respond(core: &Arc<Self>, caller: Caller, frame: RequestFrame) -> Answer {
+        if frame.version != crate::client::VERSION {
+            let message =
+                format!("this member speaks version {}, not {}", crate::client::VERSION, frame.version);
+            return Answer::Now(ResponseFrame::Error(ErrorReply::new(ErrorCode::Version, message)));
+        }
+        if let Some(answer) = handlers::built_in(core, caller, &frame) {
+            return answer;
+        }
+        let handler =
+            core.handlers.read().unwrap_or_else(PoisonError::into_inner).get(&frame.service).cloned();
+        match handler {
+            Some(handler) => Answer::Later(handler.handle(caller, frame)),
+            None => {
+                let message = format!("this member has no service '{}'", frame.service);
+                Answer::Now(ResponseFrame::Error(ErrorReply::new(ErrorCode::UnknownService, message)))
+            }
+        }
+    }
+
+    /// The descriptor.
+    pub(super) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    fn trust(&self) -> Arc<Trust> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many storers a record has.
+    pub(super) fn replication(&self) -> usize {
+        usize::from(self.descriptor.limits().replication)
+    }
+
+    /// The members that, with this one, ought to hold what lives at `position`.
+    pub(super) fn storers(&self, position: &Position) -> Vec<PeerInfo> {
+        self.table.closest(position, self.replication())
+    }
+
+    /// The peers of the routing table closest to `target`.
+    pub(super) fn closest(&self, target: &Position, count: u8) -> Vec<PeerInfo> {
+        self.table.closest(target, usize::from(count.min(32)))
+    }
+
+    /// The envelopes held at `position`.
+    pub(super) fn envelopes(&self, position: &Position) -> Vec<Arc<[u8]>> {
+        lock(&self.storer).fetch(position, UnixMs::now())
+    }
+
+    /// The fingerprint of each dictionary held.
+    pub(super) fn fingerprints(&self) -> Vec<(Position, u64)> {
+        lock(&self.storer).digest(|_| true)
+    }
+
+    /// Whether a record at `position` is this member's business: at most so many members stand closer to it.
+    /// Twice the replication leaves room for tables that differ.
+    fn is_responsible(&self, position: &Position) -> bool {
+        self.table.rank(position, &self.peer.position()) < 2 * self.replication()
+    }
+
+    /// Verifies and stores a record.
+    pub(super) fn accept(&self, envelope: &[u8], from: Option<PeerId>) -> StoreReply {
+        let now = UnixMs::now();
+        let result = self.trust().verify(envelope, None, now).and_then(|record| {
+            if self.is_responsible(&record.position()) {
+                self.insert(record, now)
+            } else {
+                Err(Refusal::NotResponsible)
+            }
+        });
+        match result {
+            Ok(()) => StoreReply::Stored,
+            Err(reason) => {
+                self.publish(Event::Refused { peer: from, reason: reason.clone() });
+                StoreReply::Refused(reason)
+            }
+        }
+    }
+
+    fn insert(&self, record: VerifiedRecord, now: UnixMs) -> Result<(), Refusal> {
+        let stored = lock(&self.storer).insert(record, now)?;
+        if stored.change == Change::Same {
+            return Ok(());
+        }
+        let record = stored.record;
+        if let Some(store) = &self.stores.0 {
+            store.put(&record.position(), &record.instance(), record.envelope());
+        }
+        self.publish(Event::Stored {
+            name: record.name().clone(),
+            instance: record.instance(),
+            sequence: record.sequence(),
+            tombstone: record.is_tombstone(),
+        });
+        Ok(())
+    }
+
+    /// Drops what has expired.
+    pub(super) fn purge(&self) {
+        let expired = lock(&self.storer).purge(UnixMs::now());
+        self.delete(&expired);
+        for store in [&self.stores.0, &self.stores.1].into_iter().flatten() {
+            if let Some(trouble) = store.trouble() {
+                tracing::error!(%trouble, "records are held in memory only for now");
+            }
+        }
+    }
+
+    fn delete(&self, records: &[VerifiedRecord]) {
+        if let Some(store) = &self.stores.0 {
+            for record in records {
+                store.delete(&record.position(), &record.instance());
+            }
+        }
+    }
+
+    /// Looks a name up in the overlay.
+    pub(super) async fn lookup(&self, name: ResourceName, timeout: Duration) -> LookupReply {
+        match self.network.get() {
+            Some(network) => {
+                let position = name.position();
+                let held = self.envelopes(&position).iter().map(|envelope| envelope.to_vec().into()).collect();
+                let own = self.is_responsible(&position).then_some(held);
+                let seeds = self.closest(&position, 20);
+                let config = drive::LookupParameters {
+                    replication: self.replication(),
+                    timeout,
+                    request_timeout: self.request_timeout,
+                };
+                drive::lookup(network, name, seeds, own, config, self.trust()).await.reply
+            }
+            None => drive::nobody(),
+        }
+    }
+
+    /// Stores a client's record at those responsible, and keeps it alive here and at two of them.
+    pub(super) async fn put(&self, put: Put) -> PutReply {
+        let record = match self.trust().verify(&put.envelope, None, UnixMs::now()) {
+            Ok(record) => record,
+            Err(reason) => {
+                self.publish(Event::Refused { peer: None, reason: reason.clone() });
+                return PutReply { refused: vec![crate::client::Rejected { peer: self.peer, reason }], ..Default::default() };
+            }
+        };
+        let mut reply = self.place(record.clone(), Duration::from_millis(put.timeout_ms)).await;
+        if reply.stored.is_empty() {
+            return reply;
+        }
+        if self.keep(record) {
+            reply.keepers.push(self.peer);
+        }
+        if let Some(network) = self.network.get() {
+            let others: Vec<PeerInfo> = reply
+                .stored
+                .iter()
+                .filter(|peer| **peer != self.peer)
+                .take(KEEPERS)
+                .map(|peer| PeerInfo { peer: *peer, addresses: vec![] })
+                .collect();
+            let keep = Keep { envelope: put.envelope };
+            let asked = others.iter().map(|other| network.call(other, &keep, self.request_timeout));
+            let replies = futures::future::join_all(asked).await;
+            for (other, answer) in others.iter().zip(replies) {
+                if answer == Ok(StoreReply::Stored) {
+                    reply.keepers.push(other.peer);
+                }
+            }
+        }
+        reply
+    }
+
+    /// Stores a record at those responsible.
+    pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
+        let Some(network) = self.network.get() else { return PutReply::default() };
+        let seeds = self.closest(&record.position(), 20);
+        let config = drive::LookupParameters {
+            replication: self.replication(),
+            timeout,
+            request_timeout: self.request_timeout,
+        };
+        let accept = |envelope: &[u8]| self.accept(envelope, None);
+        drive::place(network, record, seeds, config, &accept).await
+    }
+
+    /// Keeps a record alive from now on; false if there is no room.
+    pub(super) fn keep(&self, record: VerifiedRecord) -> bool {
+        let kept = lock(&self.kept).insert(record.clone());
+        if kept && let Some(store) = &self.stores.1 {
+            store.put(&record.position(), &record.instance(), record.envelope());
+        }
+        kept
+    }
+
+    /// Verifies a record and keeps it alive from now on.
+    pub(super) fn keep_for(&self, envelope: &[u8]) -> StoreReply {
+        match self.trust().verify(envelope, None, UnixMs::now()) {
+            Ok(record) if self.keep(record) => StoreReply::Stored,
+            Ok(_) => StoreReply::Refused(Refusal::StoreFull),
+            Err(reason) => StoreReply::Refused(reason),
+        }
+    }
+
+    /// The records kept for clients.
+    pub(super) fn kept(&self) -> Vec<VerifiedRecord> {
+        lock(&self.kept).all()
+    }
+
+    /// Stops keeping what has expired.
+    pub(super) fn purge_kept(&self) {
+        let expired = lock(&self.kept).purge(UnixMs::now());
+        if let Some(store) = &self.stores.1 {
+            for record in expired {
+                store.delete(&record.position(), &record.instance());
+            }
+        }
+    }
+
+    /// Runs `read` on the store and on what is kept.
+    pub(super) fn with_storer<T>(&self, read: impl FnOnce(&Storer, &Kept) -> T) -> T {
+        let storer = lock(&self.storer);
+        read(&storer, &lock(&self.kept))
+    }
+
+    /// The sequence of the revocation list; 0 without one.
+    pub(super) fn revocations_sequence(&self) -> u64 {
+        self.read_revocations(|list| list.map_or(0, RevocationList::sequence))
+    }
+
+    /// The signed revocation list.
+    pub(super) fn revocations(&self) -> Option<Vec<u8>> {
+        self.read_revocations(|list| list.map(|list| list.signed().to_vec()))
+    }
+
+    fn read_revocations<T>(&self, read: impl FnOnce(Option<&RevocationList>) -> T) -> T {
+        read(self.revocations.read().unwrap_or_else(PoisonError::into_inner).as_ref())
+    }
+
+    /// Takes a revocation list if the CA has signed it and it is newer, and drops the records that it covers.
+    pub(super) fn take_revocations(&self, signed: &[u8]) -> StoreReply {
+        let Some(ca) = self.descriptor.ca() else { return StoreReply::Refused(Refusal::UnknownAuthority) };
+        let Ok(list) = RevocationList::decode(signed, self.descriptor.overlay(), ca) else {
+            return StoreReply::Refused(Refusal::BadSignature);
+        };
+        let held = self.revocations_sequence();
+        if list.sequence() <= held {
+            return if list.sequence() == held { StoreReply::Stored } else { StoreReply::Refused(Refusal::Older { held }) };
+        }
+        let trust = Arc::new(Trust::new(self.descriptor.clone(), Some(list.clone())));
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust.clone();
+        *self.revocations.write().unwrap_or_else(PoisonError::into_inner) = Some(list);
+        let dropped = lock(&self.storer).set_trust(trust, UnixMs::now());
+        self.delete(&dropped);
+        if let Some(folder) = &self.folder
+            && let Err(error) = crate::identity::write_atomic(&folder.join("revocations.cbor"), signed)
+        {
+            tracing::error!(%error, "the revocation list is held in memory only");
+        }
+        tracing::info!(records = dropped.len(), "took a newer revocation list");
+        StoreReply::Stored
+    }
+
+    /// Writes down the members met, for the next start.
+    pub(super) fn remember(&self, peers: &[PeerInfo]) {
+        let Some(folder) = &self.folder else { return };
+        let written = serde_json::to_vec(peers).map_err(std::io::Error::other);
+        if let Err(error) = written.and_then(|json| std::fs::write(folder.join(PEERS), json)) {
+            tracing::warn!(%error, "cannot write down the members met");
+        }
+    }
+
+    /// How this member is.
+    pub(super) fn status(&self) -> StatusReply {
+        let (names, records, kept) = self.with_storer(|storer, kept| {
+            let counts = storer.counts();
+            (counts.names, counts.records, kept.len())
+        });
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let traffic = self.network.get().map(Network::traffic);
+        let load = |counter: fn(&crate::overlay::swarm::Traffic) -> &std::sync::atomic::AtomicU64| {
+            traffic.map_or(0, |traffic| counter(traffic).load(Ordering::Relaxed))
+        };
+        StatusReply {
+            peer: self.peer,
+            overlay: self.descriptor.overlay().clone(),
+            descriptor: self.descriptor.hash().to_string(),
+            policy: self.descriptor.policy().to_string(),
+            addresses: self.network.get().map(|network| network.listening().to_vec()).unwrap_or_default(),
+            peers: count(self.table.len()),
+            connections: u32::try_from(load(|t| &t.connections)).unwrap_or(u32::MAX),
+            names: count(names),
+            records: count(records),
+            kept: count(kept),
+            started_ms: self.started,
+            served: load(|t| &t.served),
+            throttled: load(|t| &t.throttled),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Waits until what is held is on disk.
+    pub(super) async fn flush(self: &Arc<Self>) {
+        let core = self.clone();
+        let flushed = tokio::task::spawn_blocking(move || {
+            for store in [&core.stores.0, &core.stores.1].into_iter().flatten() {
+                if let Err(error) = store.flush(FLUSH_TIMEOUT) {
+                    tracing::error!(%error, "records may be lost");
+                }
+            }
+        });
+        // A panic in there has been reported already.
+        let _ = flushed.await;
+    }
+
+    fn publish(&self, event: Event) {
+        if let Some(network) = self.network.get() {
+            // An error means that nobody follows.
+            let _ = network.events().send(event);
+        }
+    }
+}
+
+/// A lock whose holder cannot have panicked half-way: every critical section is a single call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An answer that is ready.
+pub(super) fn now<C: Call>(reply: &C::Reply) -> Answer {
+    Answer::Now(ResponseFrame::of::<C>(Ok(reply)))
+}
