@@ -1,0 +1,3 @@
+//! The overlay itself: what its peers hold, how they find each other's records, and the network under it.
+
+pub mod persist;
