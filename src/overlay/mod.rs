@@ -4,17 +4,17 @@
 //! [`lookup`] and [`placement`] decide whom to ask next. [`swarm`] brings octets in and out, [`socket`] does the same
 //! for programs on this machine, [`drive`] runs the pure machines over either.
 
-pub mod drive;
+//DRIVE
 pub mod limits;
-pub mod lookup;
-pub mod memory;
+//LOOKUP
+//MEMORY
 pub mod persist;
-pub mod placement;
+//PLACEMENT
 mod respond;
 pub mod socket;
-pub mod storer;
+//STORER
 pub mod swarm;
 pub mod table;
-pub mod walk;
+//WALK
 
 pub use respond::{Answer, Caller, Responder};
