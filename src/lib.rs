@@ -4,4 +4,5 @@ pub mod client;
 pub mod clock;
 pub mod kind;
 pub mod name;
+pub mod overlay;
 pub mod record;
