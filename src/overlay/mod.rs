@@ -15,6 +15,6 @@ pub mod socket;
 //STORER
 pub mod swarm;
 pub mod table;
-//WALK
+pub mod walk;
 
 pub use respond::{Answer, Caller, Responder};
