@@ -6,16 +6,20 @@
 //!
 //! Everything but [`Home`] and the key files is pure: octets and the time come in as arguments.
 
+mod authority;
 mod certificate;
 mod descriptor;
 mod error;
 mod files;
 mod key;
 mod pem;
+mod request;
 mod revocation;
 
+pub use authority::{Authority, MAX_LIFETIME};
 pub use certificate::{Certificate, MAX_NAMES};
 pub use descriptor::{Descriptor, DescriptorHash, Limits, Policy};
 pub use error::{CertificateError, IdentityError};
 pub use key::{PublicKey, SecretKey};
+pub use request::{CertificateRequest, KeyUse};
 pub use revocation::RevocationList;
