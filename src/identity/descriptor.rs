@@ -6,7 +6,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Certificate, IdentityError, files, pem::MAX_TEXT};
+use super::{Certificate, IdentityError, files, one_line, pem::MAX_TEXT};
 use crate::name::OverlayId;
 
 /// The one version of the descriptor that this program knows.
@@ -343,15 +343,6 @@ impl Descriptor {
     /// The hash of the content; neither comments nor the layout of the file count.
     pub const fn hash(&self) -> DescriptorHash {
         self.hash
-    }
-}
-
-/// What the TOML parser says, in one line.
-fn one_line(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().replace('\n', " ");
-    match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
-        None => message,
     }
 }
 
