@@ -2,13 +2,21 @@
 //!
 //! The only module that uses hickory; nothing above it sees one of its types.
 //!
+//! - [`Resolver`] asks name servers, one hickory resolver each, so that an error can say which of them did what.
 //! - [`DnsServer`] is a small authoritative name server on loopback, for the lab and for tests.
+//!
+//! DNSSEC: hickory is built without it, so every [`Answer`] is unauthenticated. The AD bit of a response is not
+//! looked at: it is the word of whoever sent the response, over a path that nothing protects. To validate here, hickory
+//! needs `dnssec-ring` or `dnssec-aws-lc-rs`, and [`Answer::authenticated`] becomes "every record was proven secure".
+//! A server for a private zone has no chain of trust from the root, so validation must remain an option.
 
+mod resolver;
 mod rrset;
 mod server;
 
 use std::{io, net::SocketAddr};
 
+pub use resolver::{Answer, Family, Resolver, parse_server};
 pub use rrset::{Naptr, RrSet, Srv};
 pub use server::{DnsServer, Zone};
 
