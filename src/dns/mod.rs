@@ -3,6 +3,8 @@
 //! The only module that uses hickory; nothing above it sees one of its types.
 //!
 //! - [`Resolver`] asks name servers, one hickory resolver each, so that an error can say which of them did what.
+//! - [`find_peers`] and [`find_descriptor`] read the two TXT records by which an overlay is joined; their texts are
+//!   rendered by [`dnsaddr_text`] and [`DescriptorPointer`].
 //! - [`DnsServer`] is a small authoritative name server on loopback, for the lab and for tests.
 //!
 //! DNSSEC: hickory is built without it, so every [`Answer`] is unauthenticated. The AD bit of a response is not
@@ -10,12 +12,17 @@
 //! needs `dnssec-ring` or `dnssec-aws-lc-rs`, and [`Answer::authenticated`] becomes "every record was proven secure".
 //! A server for a private zone has no chain of trust from the root, so validation must remain an option.
 
+mod bootstrap;
 mod resolver;
 mod rrset;
 mod server;
 
 use std::{io, net::SocketAddr};
 
+pub use bootstrap::{
+    DescriptorPointer, MAX_ADDRESS, MAX_ENTRIES, Published, Skipped, descriptor_owner, dnsaddr_owner, dnsaddr_text,
+    find_descriptor, find_peers, parse_descriptor, parse_peers,
+};
 pub use resolver::{Answer, Family, Resolver, parse_server};
 pub use rrset::{Naptr, RrSet, Srv};
 pub use server::{DnsServer, Zone};
