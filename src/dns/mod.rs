@@ -5,6 +5,7 @@
 //! - [`Resolver`] asks name servers, one hickory resolver each, so that an error can say which of them did what.
 //! - [`find_peers`] and [`find_descriptor`] read the two TXT records by which an overlay is joined; their texts are
 //!   rendered by [`dnsaddr_text`] and [`DescriptorPointer`].
+//! - [`resolve_multiaddr_host`] replaces the domain name of a multiaddr by addresses.
 //! - [`DnsServer`] is a small authoritative name server on loopback, for the lab and for tests.
 //!
 //! DNSSEC: hickory is built without it, so every [`Answer`] is unauthenticated. The AD bit of a response is not
@@ -13,6 +14,7 @@
 //! A server for a private zone has no chain of trust from the root, so validation must remain an option.
 
 mod bootstrap;
+mod multiaddr;
 mod resolver;
 mod rrset;
 mod server;
@@ -23,6 +25,7 @@ pub use bootstrap::{
     DescriptorPointer, MAX_ADDRESS, MAX_ENTRIES, Published, Skipped, descriptor_owner, dnsaddr_owner, dnsaddr_text,
     find_descriptor, find_peers, parse_descriptor, parse_peers,
 };
+pub use multiaddr::resolve_multiaddr_host;
 pub use resolver::{Answer, Family, Resolver, parse_server};
 pub use rrset::{Naptr, RrSet, Srv};
 pub use server::{DnsServer, Zone};
