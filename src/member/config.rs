@@ -2,7 +2,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     client::PeerInfo,
-    identity::{Descriptor, RevocationList, SecretKey},
+    identity::{Descriptor, Home, RevocationList, SecretKey},
     overlay::{storer::StorerLimits, swarm::NetworkConfig},
 };
 
@@ -54,8 +54,8 @@ pub struct MemberConfig {
     pub remembered: Vec<PeerInfo>,
     /// Where to listen for programs on this machine.
     pub socket: Option<PathBuf>,
-    /// The folder for records; without one they live in memory alone.
-    pub folder: Option<PathBuf>,
+    /// Where records are kept; without a home they live in memory alone.
+    pub home: Option<Home>,
     /// How much is stored for others.
     pub limits: StorerLimits,
     /// How often it does what it does unasked.
@@ -74,7 +74,7 @@ impl MemberConfig {
             peers: Vec::new(),
             remembered: Vec::new(),
             socket: None,
-            folder: None,
+            home: None,
             limits: StorerLimits::default(),
             timing: Timing::default(),
         }

@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -12,28 +11,28 @@ use futures::future::BoxFuture;
 use super::{MemberConfig, MemberError, handlers, keep::Kept};
 use crate::{
     client::{
-        Call, ErrorCode, ErrorReply, Event, Keep, LookupReply, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame,
+        Call, ErrorCode, ErrorReply, Event, Keep, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame,
         StatusReply, StoreReply,
     },
     clock::UnixMs,
-    identity::{Descriptor, RevocationList},
+    identity::{Descriptor, Home, RevocationList},
     name::{PeerId, Position, ResourceName},
     overlay::{
         Answer, Caller, drive,
+        lookup::{LookupConfig, LookupOutcome},
         persist::{Persist, SetAside},
         storer::{Change, Storer},
         swarm::Network,
-        table::SharedTable,
     },
     record::{Refusal, Trust, VerifiedRecord},
 };
 
 /// Other members that are asked to keep a client's record alive too.
 const KEEPERS: usize = 2;
+/// Peers of the routing table that a walk starts from.
+const SEEDS: usize = 20;
 /// How long a stopping member waits until its store is on disk.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The file of the records held for the overlay.
-const RECORDS: &str = "records.redb";
 /// The file of the records kept for clients.
 const KEPT: &str = "kept.redb";
 /// The file of the members met.
@@ -55,16 +54,16 @@ pub(super) struct Restored {
 }
 
 impl Restored {
-    /// Opens the stores of `config.folder`. Their records are verified only when a [`Core`] takes them.
+    /// Opens the stores of `config.home`. Their records are verified only when a [`Core`] takes them.
     pub(super) fn open(config: &MemberConfig) -> Result<Self, MemberError> {
         let mut restored =
             Self { stores: (None, None), records: vec![], kept: vec![], count: Mutex::new(0), set_aside: vec![] };
-        if let Some(folder) = &config.folder {
+        if let Some(home) = &config.home {
             let now = UnixMs::now();
-            let (records, loaded) = Persist::open(&folder.join(RECORDS), now)?;
+            let (records, loaded) = Persist::open(&home.records_path(), now)?;
             restored.records = loaded.envelopes;
             restored.set_aside.extend(loaded.set_aside);
-            let (kept, loaded) = Persist::open(&folder.join(KEPT), now)?;
+            let (kept, loaded) = Persist::open(&home.folder().join(KEPT), now)?;
             restored.kept = loaded.envelopes;
             restored.set_aside.extend(loaded.set_aside);
             restored.stores = (Some(records), Some(kept));
@@ -79,22 +78,19 @@ impl Restored {
 }
 
 /// Reads the members met in an earlier run; a file that cannot be read counts as none.
-pub fn remembered(folder: &Path) -> Vec<PeerInfo> {
-    std::fs::read(folder.join(PEERS)).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+pub fn remembered(home: &Home) -> Vec<PeerInfo> {
+    std::fs::read(home.folder().join(PEERS)).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
 }
 
 /// The state of a member.
 pub(super) struct Core {
     descriptor: Arc<Descriptor>,
-    peer: PeerId,
-    trust: RwLock<Arc<Trust>>,
-    revocations: RwLock<Option<RevocationList>>,
+    trust: Arc<Trust>,
     storer: Mutex<Storer>,
     kept: Mutex<Kept>,
     stores: super::Stores,
-    folder: Option<PathBuf>,
-    table: SharedTable,
-    network: OnceLock<Network>,
+    home: Option<Home>,
+    network: Network,
     handlers: RwLock<HashMap<String, Arc<dyn Handler>>>,
     request_timeout: Duration,
     started: UnixMs,
@@ -102,7 +98,7 @@ pub(super) struct Core {
 
 impl Core {
     /// Builds the state, verifying again every record that an earlier run left.
-    pub(super) fn new(config: &MemberConfig, table: SharedTable, restored: &mut Restored) -> Self {
+    pub(super) fn new(config: &MemberConfig, network: Network, restored: &mut Restored) -> Self {
         let trust = Arc::new(Trust::new(config.descriptor.clone(), config.revocations.clone()));
         let now = UnixMs::now();
         let mut storer = Storer::new(trust.clone(), config.limits);
@@ -119,35 +115,21 @@ impl Core {
         *lock(&restored.count) = count;
         Self {
             descriptor: config.descriptor.clone(),
-            peer: config.key.peer_id(),
-            trust: RwLock::new(trust),
-            revocations: RwLock::new(config.revocations.clone()),
+            trust,
             storer: Mutex::new(storer),
             kept: Mutex::new(kept),
             stores: std::mem::take(&mut restored.stores),
-            folder: config.folder.clone(),
-            table,
-            network: OnceLock::new(),
+            home: config.home.clone(),
+            network,
             handlers: RwLock::default(),
             request_timeout: config.timing.request,
             started: now,
         }
     }
 
-    /// Tells the core the swarm that it speaks through.
-    pub(super) fn set_network(&self, network: Network) {
-        // Called once, right after the swarm has started.
-        let _ = self.network.set(network);
-    }
-
-    /// The swarm; `None` only in the instant before it has started.
-    pub(super) fn network(&self) -> Option<&Network> {
-        self.network.get()
-    }
-
-    /// This member's peer id.
-    pub(super) const fn peer(&self) -> PeerId {
-        self.peer
+    /// The swarm.
+    pub(super) const fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Registers what answers one more service.
@@ -181,10 +163,6 @@ impl Core {
         &self.descriptor
     }
 
-    fn trust(&self) -> Arc<Trust> {
-        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// How many storers a record has.
     pub(super) fn replication(&self) -> usize {
         usize::from(self.descriptor.limits().replication)
@@ -192,12 +170,12 @@ impl Core {
 
     /// The members that, with this one, ought to hold what lives at `position`.
     pub(super) fn storers(&self, position: &Position) -> Vec<PeerInfo> {
-        self.table.closest(position, self.replication())
+        self.network.table().closest(position, self.replication())
     }
 
     /// The peers of the routing table closest to `target`.
     pub(super) fn closest(&self, target: &Position, count: u8) -> Vec<PeerInfo> {
-        self.table.closest(target, usize::from(count.min(32)))
+        self.network.table().closest(target, usize::from(count.min(32)))
     }
 
     /// The envelopes held at `position`.
@@ -213,13 +191,13 @@ impl Core {
     /// Whether a record at `position` is this member's business: at most so many members stand closer to it.
     /// Twice the replication leaves room for tables that differ.
     fn is_responsible(&self, position: &Position) -> bool {
-        self.table.rank(position, &self.peer.position()) < 2 * self.replication()
+        self.network.table().rank(position, &self.network.peer().position()) < 2 * self.replication()
     }
 
     /// Verifies and stores a record.
     pub(super) fn accept(&self, envelope: &[u8], from: Option<PeerId>) -> StoreReply {
         let now = UnixMs::now();
-        let result = self.trust().verify(envelope, None, now).and_then(|record| {
+        let result = self.trust.verify(envelope, None, now).and_then(|record| {
             if self.is_responsible(&record.position()) {
                 self.insert(record, now)
             } else {
@@ -273,31 +251,31 @@ impl Core {
     }
 
     /// Looks a name up in the overlay.
-    pub(super) async fn lookup(&self, name: ResourceName, timeout: Duration) -> LookupReply {
-        match self.network.get() {
-            Some(network) => {
-                let position = name.position();
-                let held = self.envelopes(&position).iter().map(|envelope| envelope.to_vec().into()).collect();
-                let own = self.is_responsible(&position).then_some(held);
-                let seeds = self.closest(&position, 20);
-                let config = drive::LookupParameters {
-                    replication: self.replication(),
-                    timeout,
-                    request_timeout: self.request_timeout,
-                };
-                drive::lookup(network, name, seeds, own, config, self.trust()).await.reply
-            }
-            None => drive::nobody(),
-        }
+    pub(super) async fn lookup(&self, name: ResourceName, timeout: Duration) -> LookupOutcome {
+        let position = name.position();
+        let held = || self.envelopes(&position).iter().map(|envelope| envelope.to_vec().into()).collect();
+        let own = self.is_responsible(&position).then(held);
+        let seeds = self.seeds(&position);
+        drive::lookup(self.network(), name, seeds, own, self.lookup_config(timeout), self.trust.clone()).await
+    }
+
+    fn lookup_config(&self, timeout: Duration) -> LookupConfig {
+        let mut config = LookupConfig::for_overlay(self.descriptor.limits()).within(timeout);
+        config.walk.request_timeout = self.request_timeout.min(timeout);
+        config
+    }
+
+    fn seeds(&self, position: &Position) -> Vec<PeerInfo> {
+        self.network.table().closest(position, SEEDS)
     }
 
     /// Stores a client's record at those responsible, and keeps it alive here and at two of them.
     pub(super) async fn put(&self, put: Put) -> PutReply {
-        let record = match self.trust().verify(&put.envelope, None, UnixMs::now()) {
+        let record = match self.trust.verify(&put.envelope, None, UnixMs::now()) {
             Ok(record) => record,
             Err(reason) => {
                 self.publish(Event::Refused { peer: None, reason: reason.clone() });
-                return PutReply { refused: vec![crate::client::Rejected { peer: self.peer, reason }], ..Default::default() };
+                return PutReply { refused: vec![crate::client::Rejected { peer: self.network.peer(), reason }], ..Default::default() };
             }
         };
         let mut reply = self.place(record.clone(), Duration::from_millis(put.timeout_ms)).await;
@@ -305,23 +283,16 @@ impl Core {
             return reply;
         }
         if self.keep(record) {
-            reply.keepers.push(self.peer);
+            reply.keepers.push(self.network.peer());
         }
-        if let Some(network) = self.network.get() {
-            let others: Vec<PeerInfo> = reply
-                .stored
-                .iter()
-                .filter(|peer| **peer != self.peer)
-                .take(KEEPERS)
-                .map(|peer| PeerInfo { peer: *peer, addresses: vec![] })
-                .collect();
-            let keep = Keep { envelope: put.envelope };
-            let asked = others.iter().map(|other| network.call(other, &keep, self.request_timeout));
-            let replies = futures::future::join_all(asked).await;
-            for (other, answer) in others.iter().zip(replies) {
-                if answer == Ok(StoreReply::Stored) {
-                    reply.keepers.push(other.peer);
-                }
+        let others = reply.stored.iter().filter(|peer| **peer != self.network.peer()).take(KEEPERS);
+        let others: Vec<PeerInfo> = others.map(|peer| PeerInfo { peer: *peer, addresses: vec![] }).collect();
+        let keep = Keep { envelope: put.envelope };
+        let asked = others.iter().map(|other| self.network.call(other, &keep, self.request_timeout));
+        let replies = futures::future::join_all(asked).await;
+        for (other, answer) in others.iter().zip(replies) {
+            if answer == Ok(StoreReply::Stored) {
+                reply.keepers.push(other.peer);
             }
         }
         reply
@@ -329,7 +300,6 @@ impl Core {
 
     /// Stores a record at those responsible.
     pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
-        let Some(network) = self.network.get() else { return PutReply::default() };
         let seeds = self.closest(&record.position(), 20);
         let config = drive::LookupParameters {
             replication: self.replication(),
@@ -351,7 +321,7 @@ impl Core {
 
     /// Verifies a record and keeps it alive from now on.
     pub(super) fn keep_for(&self, envelope: &[u8]) -> StoreReply {
-        match self.trust().verify(envelope, None, UnixMs::now()) {
+        match self.trust.verify(envelope, None, UnixMs::now()) {
             Ok(record) if self.keep(record) => StoreReply::Stored,
             Ok(_) => StoreReply::Refused(Refusal::StoreFull),
             Err(reason) => StoreReply::Refused(reason),
@@ -381,16 +351,12 @@ impl Core {
 
     /// The sequence of the revocation list; 0 without one.
     pub(super) fn revocations_sequence(&self) -> u64 {
-        self.read_revocations(|list| list.map_or(0, RevocationList::sequence))
+        self.trust.revocations().map_or(0, |list| list.sequence())
     }
 
     /// The signed revocation list.
     pub(super) fn revocations(&self) -> Option<Vec<u8>> {
-        self.read_revocations(|list| list.map(|list| list.signed().to_vec()))
-    }
-
-    fn read_revocations<T>(&self, read: impl FnOnce(Option<&RevocationList>) -> T) -> T {
-        read(self.revocations.read().unwrap_or_else(PoisonError::into_inner).as_ref())
+        self.trust.revocations().map(|list| list.envelope().to_vec())
     }
 
     /// Takes a revocation list if the CA has signed it and it is newer, and drops the records that it covers.
@@ -399,17 +365,16 @@ impl Core {
         let Ok(list) = RevocationList::decode(signed, self.descriptor.overlay(), ca) else {
             return StoreReply::Refused(Refusal::BadSignature);
         };
-        let held = self.revocations_sequence();
-        if list.sequence() <= held {
-            return if list.sequence() == held { StoreReply::Stored } else { StoreReply::Refused(Refusal::Older { held }) };
+        if list.sequence() == self.revocations_sequence() {
+            return StoreReply::Stored;
         }
-        let trust = Arc::new(Trust::new(self.descriptor.clone(), Some(list.clone())));
-        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = trust.clone();
-        *self.revocations.write().unwrap_or_else(PoisonError::into_inner) = Some(list);
-        let dropped = lock(&self.storer).set_trust(trust, UnixMs::now());
+        if !self.trust.set_revocations(list.clone()) {
+            return StoreReply::Refused(Refusal::Older { held: self.revocations_sequence() });
+        }
+        let dropped = lock(&self.storer).remove_revoked();
         self.delete(&dropped);
-        if let Some(folder) = &self.folder
-            && let Err(error) = crate::identity::write_atomic(&folder.join("revocations.cbor"), signed)
+        if let Some(home) = &self.home
+            && let Err(error) = home.set_revocations(&list)
         {
             tracing::error!(%error, "the revocation list is held in memory only");
         }
@@ -419,9 +384,9 @@ impl Core {
 
     /// Writes down the members met, for the next start.
     pub(super) fn remember(&self, peers: &[PeerInfo]) {
-        let Some(folder) = &self.folder else { return };
+        let Some(home) = &self.home else { return };
         let written = serde_json::to_vec(peers).map_err(std::io::Error::other);
-        if let Err(error) = written.and_then(|json| std::fs::write(folder.join(PEERS), json)) {
+        if let Err(error) = written.and_then(|json| std::fs::write(home.folder().join(PEERS), json)) {
             tracing::warn!(%error, "cannot write down the members met");
         }
     }
@@ -433,24 +398,21 @@ impl Core {
             (counts.names, counts.records, kept.len())
         });
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let traffic = self.network.get().map(Network::traffic);
-        let load = |counter: fn(&crate::overlay::swarm::Traffic) -> &std::sync::atomic::AtomicU64| {
-            traffic.map_or(0, |traffic| counter(traffic).load(Ordering::Relaxed))
-        };
+        let traffic = self.network.traffic();
         StatusReply {
-            peer: self.peer,
+            peer: self.network.peer(),
             overlay: self.descriptor.overlay().clone(),
             descriptor: self.descriptor.hash().to_string(),
             policy: self.descriptor.policy().to_string(),
-            addresses: self.network.get().map(|network| network.listening().to_vec()).unwrap_or_default(),
-            peers: count(self.table.len()),
-            connections: u32::try_from(load(|t| &t.connections)).unwrap_or(u32::MAX),
+            addresses: self.network.listening().to_vec(),
+            peers: count(self.network.table().len()),
+            connections: u32::try_from(traffic.connections.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
             names: count(names),
             records: count(records),
             kept: count(kept),
             started_ms: self.started,
-            served: load(|t| &t.served),
-            throttled: load(|t| &t.throttled),
+            served: traffic.served.load(Ordering::Relaxed),
+            throttled: traffic.throttled.load(Ordering::Relaxed),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -470,10 +432,8 @@ impl Core {
     }
 
     fn publish(&self, event: Event) {
-        if let Some(network) = self.network.get() {
-            // An error means that nobody follows.
-            let _ = network.events().send(event);
-        }
+        // An error means that nobody follows.
+        let _ = self.network.events().send(event);
     }
 }
 

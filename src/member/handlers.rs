@@ -60,7 +60,7 @@ pub(super) fn built_in(core: &Arc<Core>, caller: Caller, frame: &RequestFrame) -
         }),
         Lookup::SERVICE => with::<Lookup>(frame, |call| {
             let timeout = Duration::from_millis(call.timeout_ms).min(MAX_TIMEOUT);
-            later::<Lookup, _>(core, move |core| async move { core.lookup(call.name, timeout).await })
+            later::<Lookup, _>(core, move |core| async move { core.lookup(call.name, timeout).await.reply })
         }),
         Put::SERVICE => with::<Put>(frame, |mut call| {
             call.timeout_ms = call.timeout_ms.min(u64::try_from(MAX_TIMEOUT.as_millis()).unwrap_or(u64::MAX));

@@ -61,7 +61,7 @@ async fn ask(network: &Network, entry: &PeerInfo, timeout: Duration) -> Result<V
 
 /// Watches the routing table: when it is empty, the peers known from before are tried again.
 pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopping: watch::Receiver<bool>) {
-    let Some(network) = core.network() else { return };
+    let network = core.network();
     let mut known: Vec<PeerInfo> = config.peers.iter().chain(&config.remembered).cloned().collect();
     loop {
         tokio::select! {

@@ -18,19 +18,19 @@ use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
     config::{MemberConfig, Timing},
-    core::Handler,
+    core::{Handler, remembered},
     error::MemberError,
 };
 use self::core::Core;
 use crate::{
-    client::{LookupReply, PeerInfo, Put, PutReply, StatusReply},
+    client::{PeerInfo, Put, PutReply, StatusReply},
     name::{PeerId, ResourceName},
     overlay::{
         Answer, Caller, Responder,
+        lookup::LookupOutcome,
         persist::{Persist, SetAside},
         socket::SocketServer,
         swarm::Network,
-        table::SharedTable,
     },
 };
 
@@ -58,12 +58,10 @@ impl Member {
     /// [`MemberError`]: an address or socket that cannot be bound, a store that cannot be opened, or no configured
     /// peer that answers.
     pub async fn start(config: MemberConfig) -> Result<Self, MemberError> {
-        let restored = core::Restored::open(&config)?;
-        let table = SharedTable::default();
-        let core = Arc::new(Core::new(&config, table.clone(), &restored));
-        let (network, swarm) =
-            Network::start(config.network.clone(), &config.key, Arc::new(CoreResponder(core.clone())), table).await?;
-        core.set_network(network.clone());
+        let mut restored = core::Restored::open(&config)?;
+        let (network, bound) = Network::bind(config.network.clone(), &config.key).await?;
+        let core = Arc::new(Core::new(&config, network.clone(), &mut restored));
+        let swarm = bound.run(Arc::new(CoreResponder(core.clone())));
         let (stop, stopping) = watch::channel(false);
         let mut member = Self {
             restored: restored.count(),
@@ -89,17 +87,17 @@ impl Member {
 
     /// This member's peer id.
     pub fn peer(&self) -> PeerId {
-        self.core.network().map_or_else(|| self.core.key_peer(), Network::peer)
+        self.core.network().peer()
     }
 
     /// This member as others see it.
     pub fn info(&self) -> PeerInfo {
-        PeerInfo { peer: self.peer(), addresses: self.addresses() }
+        self.core.network().myself()
     }
 
     /// The bound addresses, as multiaddrs without the `/p2p/` part.
     pub fn addresses(&self) -> Vec<String> {
-        self.core.network().map(|network| network.listening().to_vec()).unwrap_or_default()
+        self.core.network().listening().to_vec()
     }
 
     /// The addresses as others write them into `--peer`: with the `/p2p/` part.
@@ -134,7 +132,7 @@ impl Member {
     }
 
     /// Looks a name up.
-    pub async fn lookup(&self, name: ResourceName, timeout: Duration) -> LookupReply {
+    pub async fn lookup(&self, name: ResourceName, timeout: Duration) -> LookupOutcome {
         self.core.lookup(name, timeout).await
     }
 

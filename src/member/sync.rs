@@ -33,7 +33,7 @@ pub(super) fn spread(duration: Duration) -> Duration {
 
 /// Compares and repairs, until the member stops.
 pub(super) async fn run(core: Arc<Core>, timing: Timing, mut stopping: watch::Receiver<bool>) {
-    let Some(network) = core.network() else { return };
+    let network = core.network();
     let mut events = network.events().subscribe();
     loop {
         tokio::select! {
@@ -87,7 +87,7 @@ async fn compare(
     dictionaries: Vec<(Position, u64)>,
     timeout: Duration,
 ) -> Result<(), crate::overlay::swarm::AskError> {
-    let Some(network) = core.network() else { return Ok(()) };
+    let network = core.network();
     let digest = Digest { dictionaries, revocations: core.revocations_sequence() };
     let reply = network.call(info, &digest, timeout).await?;
     if let Some(list) = reply.revocations {

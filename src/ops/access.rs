@@ -11,20 +11,22 @@ use std::{
 use crate::{
     client::{DescriptorReply, GetDescriptor, PeerInfo},
     dns::{self, DnsError, Resolver},
-    identity::{Descriptor, DescriptorHash, Home, RevocationList, SecretKey},
+    identity::{Descriptor, DescriptorHash, Home, Pins, RevocationList, SecretKey},
     name::{OverlayId, PeerId},
     ops::OpsError,
     overlay::{
         Answer, Caller, Responder,
         socket::{SocketClient, SocketError},
         swarm::{Network, NetworkConfig},
-        table::SharedTable,
     },
     record::Trust,
 };
 
 /// Peers that are asked at a time; the first good answer counts.
 pub(super) const RACED: usize = 3;
+
+/// The file name of a member's socket in its home.
+const SOCKET: &str = "member.sock";
 
 /// Which addresses may be used.
 pub use crate::dns::Family;
@@ -68,11 +70,16 @@ pub struct Access {
 pub(super) struct Known {
     pub(super) descriptor: Arc<Descriptor>,
     pub(super) revocations: Option<RevocationList>,
+    pub(super) pins: Pins,
 }
 
 impl Known {
     pub(super) fn trust(&self) -> Arc<Trust> {
-        Arc::new(Trust::new(self.descriptor.clone(), self.revocations.clone()))
+        let trust = Trust::new(self.descriptor.clone(), self.revocations.clone());
+        for (name, key) in &self.pins.keys {
+            trust.pin(name.clone(), *key);
+        }
+        Arc::new(trust)
     }
 }
 
@@ -114,28 +121,32 @@ impl Access {
     pub(super) fn local_descriptor(&self, named: Option<&OverlayId>) -> Result<Option<Known>, OpsError> {
         let wanted = self.overlay.as_ref().or(named);
         let home = self.existing_home()?;
-        let revocations = |descriptor: &Descriptor| match &home {
-            Some(home) => home.revocations(descriptor),
-            None => Ok(None),
+        let given = match (&self.descriptor, &home) {
+            (Some(path), _) => Some(Descriptor::load(path)?),
+            (None, Some(home)) => home.descriptor()?,
+            (None, None) => None,
         };
-        if let Some(path) = &self.descriptor {
-            let descriptor = Descriptor::load(path)?;
-            if let Some(wanted) = wanted.filter(|wanted| *wanted != descriptor.overlay()) {
-                let found = descriptor.overlay().clone();
-                return Err(OpsError::OtherDescriptor { path: path.clone(), found, wanted: wanted.clone() });
-            }
-            let revocations = revocations(&descriptor)?;
-            return Ok(Some(Known { descriptor: Arc::new(descriptor), revocations }));
+        let Some(descriptor) = given else { return Ok(None) };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != descriptor.overlay()) {
+            return match &self.descriptor {
+                Some(path) => {
+                    let (path, found) = (path.clone(), descriptor.overlay().clone());
+                    Err(OpsError::OtherDescriptor { path, found, wanted: wanted.clone() })
+                }
+                // The home belongs to another overlay; this one may still be found.
+                None => Ok(None),
+            };
         }
-        let Some(home) = &home else { return Ok(None) };
-        let Some(descriptor) = home.descriptor_of(wanted)? else { return Ok(None) };
-        let revocations = revocations(&descriptor)?;
-        Ok(Some(Known { descriptor: Arc::new(descriptor), revocations }))
+        // A list that was fetched for another descriptor than the home's own does not count here.
+        let own = home.as_ref().filter(|_| self.descriptor.is_none());
+        let revocations = own.map(Home::revocations).transpose()?.flatten();
+        let pins = home.as_ref().map(Home::pins).transpose()?.unwrap_or_default();
+        Ok(Some(Known { descriptor: Arc::new(descriptor), revocations, pins }))
     }
 
     /// Where a running member's socket would be.
     pub fn socket_path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| Home::socket_path_in(&self.home))
+        self.socket.clone().unwrap_or_else(|| self.home.join(SOCKET))
     }
 
     /// Finds a way into the overlay.
@@ -234,11 +245,11 @@ impl Access {
     async fn check_published(&self, resolver: &Resolver, known: &Known, deadline: Instant) -> Result<(), OpsError> {
         let overlay = known.descriptor.overlay();
         match dns::find_descriptor(resolver, overlay, deadline).await {
-            Ok(published) if published.value.hash != *known.descriptor.hash().octets() => {
+            Ok(published) if published.value.hash != known.descriptor.hash() => {
                 Err(OpsError::DescriptorChanged {
                     overlay: overlay.clone(),
                     known: known.descriptor.hash().to_string(),
-                    published: DescriptorHash::from_octets(published.value.hash).to_string(),
+                    published: published.value.hash.to_string(),
                 })
             }
             Err(error @ DnsError::Ambiguous { .. }) => Err(error.into()),
@@ -257,7 +268,8 @@ impl Access {
         config.quic =
             entries.iter().any(|entry| entry.addresses.iter().all(|address| address.contains("/quic-v1")));
         let key = SecretKey::generate()?;
-        let (network, _) = Network::start(config, &key, Arc::new(Deaf), SharedTable::default()).await?;
+        let (network, bound) = Network::bind(config, &key).await?;
+        bound.run(Arc::new(Deaf));
         Ok(network)
     }
 
@@ -280,10 +292,18 @@ impl Access {
         if !overlay.is_fqdn() {
             return Err(unknown("a local overlay has no DNS records".to_owned()));
         }
-        let published = dns::find_descriptor(&self.resolver()?, overlay, deadline)
-            .await
-            .map_err(|error| unknown(reason(&error)))?;
-        let hash = DescriptorHash::from_octets(published.value.hash);
+        let home = self.existing_home()?;
+        let pinned = home.as_ref().map(|home| home.pinned_descriptor(overlay)).transpose()?.flatten();
+        let published = dns::find_descriptor(&self.resolver()?, overlay, deadline).await;
+        let (hash, secured) = match (pinned, published) {
+            (Some(known), Ok(published)) if published.value.hash != known => {
+                let (known, published) = (known.to_string(), published.value.hash.to_string());
+                return Err(OpsError::DescriptorChanged { overlay: overlay.clone(), known, published });
+            }
+            (Some(known), _) => (known, true),
+            (None, Ok(published)) => (published.value.hash, published.authenticated),
+            (None, Err(error)) => return Err(unknown(reason(&error))),
+        };
         let network = self.client(overlay, hash, &entries).await?;
         let mut failure = unknown("no peer could be asked for it".to_owned());
         for entry in entries.iter().take(RACED) {
@@ -295,8 +315,10 @@ impl Access {
                         failure = OpsError::ForgedDescriptor { overlay: overlay.clone(), peer, expected };
                         continue;
                     }
-                    self.own_home()?.pin_descriptor(&known.descriptor)?;
-                    if !published.authenticated {
+                    if pinned.is_none() {
+                        self.pin(&known.descriptor)?;
+                    }
+                    if !secured {
                         tracing::warn!(
                             "trusting the descriptor of {overlay} ({}) on first use: the DNS answer is not secured by \
                              DNSSEC; it is pinned in {} now",
@@ -313,6 +335,17 @@ impl Access {
     }
 }
 
+impl Access {
+    /// Holds on to a descriptor: by its hash, and as the home's own if it has none.
+    fn pin(&self, descriptor: &Descriptor) -> Result<(), OpsError> {
+        let home = self.own_home()?;
+        if home.descriptor()?.is_none() {
+            home.set_descriptor(descriptor)?;
+        }
+        Ok(home.pin_descriptor(descriptor.overlay(), descriptor.hash())?)
+    }
+}
+
 /// A peer as an error message names it: by where it was sought.
 pub(super) fn describe(entry: &PeerInfo) -> String {
     entry.addresses.first().cloned().unwrap_or_else(|| entry.peer.to_string())
@@ -324,7 +357,7 @@ fn known_from(reply: &DescriptorReply) -> Result<Known, OpsError> {
         (Some(list), Some(ca)) => Some(RevocationList::decode(list, descriptor.overlay(), ca)?),
         _ => None,
     };
-    Ok(Known { descriptor: Arc::new(descriptor), revocations })
+    Ok(Known { descriptor: Arc::new(descriptor), revocations, pins: Pins::default() })
 }
 
 /// What the DNS said, as part of a longer sentence.

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Instant};
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
 use crate::{
     dns::Family,
-    identity::{Descriptor, Home, HomeLock, Policy},
+    identity::{Descriptor, Home, HomeLock, Pins, Policy},
     member::{Member, MemberConfig, remembered},
     name::OverlayId,
 };
@@ -71,9 +71,9 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.network.quic = true;
     config.network.listen = listen_addresses(access, request);
     config.peers = peers;
-    config.remembered = remembered(home.dir());
+    config.remembered = remembered(&home);
     config.socket = Some(access.socket_path());
-    config.folder = Some(home.dir().to_owned());
+    config.home = Some(home.clone());
     config.timing.join = access.timeout;
     let member = Member::start(config).await?;
     for file in member.set_aside() {
@@ -123,13 +123,13 @@ async fn overlay_of(
 fn new_local_overlay(overlay: &OverlayId, home: &Home) -> Result<Known, OpsError> {
     let descriptor =
         Descriptor::new(overlay.clone(), true, Policy::Open, None, crate::identity::Limits::default())?;
-    home.pin_descriptor(&descriptor)?;
+    home.set_descriptor(&descriptor)?;
     tracing::warn!(
         "began the local overlay {overlay}, open to everybody; others join it with \
          --descriptor {}",
         home.descriptor_path().display()
     );
-    Ok(Known { descriptor: Arc::new(descriptor), revocations: None })
+    Ok(Known { descriptor: Arc::new(descriptor), revocations: None, pins: Pins::default() })
 }
 
 fn listen_addresses(access: &Access, request: &JoinRequest) -> Vec<String> {

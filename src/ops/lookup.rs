@@ -17,6 +17,7 @@ use crate::{
     name::ResourceName,
     overlay::{
         drive,
+        lookup::LookupConfig,
         swarm::{AskError, Network},
     },
     record::{Trust, VerifiedRecord, contested},
@@ -134,20 +135,11 @@ impl<'a> Lookups<'a> {
                         Err(_) => {}
                     }
                 }
-                let parameters = drive::LookupParameters {
-                    replication: usize::from(self.attached.known.descriptor.limits().replication),
-                    timeout: deadline.saturating_duration_since(Instant::now()),
-                    request_timeout: timeout.min(drive::REQUEST_TIMEOUT),
-                };
-                let walked = drive::lookup(
-                    network,
-                    name.clone(),
-                    entries.clone(),
-                    None,
-                    parameters,
-                    self.trust.clone(),
-                )
-                .await;
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                let limits = self.attached.known.descriptor.limits();
+                let config = LookupConfig::for_overlay(limits).within(remaining);
+                let trust = self.trust.clone();
+                let walked = drive::lookup(network, name.clone(), entries.clone(), None, config, trust).await;
                 Ok((walked.reply, Via::Walk))
             }
         }

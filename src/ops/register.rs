@@ -15,7 +15,7 @@ use crate::{
     identity::{Certificate, Descriptor, Home, Policy, SecretKey},
     name::{Aor, ResourceName},
     overlay::{socket::SocketClient, swarm::Network},
-    record::{Body, Contact, MAX_Q, Payload, TOMBSTONE_MARGIN, seal},
+    record::{Body, Contact, MAX_Q, Payload, TOMBSTONE_GRACE, seal},
 };
 
 /// What is to be registered.
@@ -131,7 +131,7 @@ impl<'a> Registrar<'a> {
         let (body, expires) = if self.request.remove {
             // It has to outlive whatever it removes, at storers that were absent too.
             let longest = Duration::from_secs(u64::from(self.descriptor.limits().max_lifetime_s));
-            (Body::Removed, UnixMs(sequence).after(longest + TOMBSTONE_MARGIN))
+            (Body::Removed, UnixMs(sequence).after(longest + TOMBSTONE_GRACE))
         } else {
             (Body::User { contacts: self.contacts.clone() }, UnixMs(sequence).after(self.lifetime))
         };

@@ -55,7 +55,6 @@ pub(super) struct EventLoop {
     swarm: Swarm<Behaviour>,
     protocols: Protocols,
     listening: Vec<String>,
-    responder: Arc<dyn Responder>,
     shared: Shared,
     limits: Limits,
     asked: HashMap<OutboundRequestId, oneshot::Sender<Result<ResponseFrame, AskError>>>,
@@ -68,12 +67,7 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     /// Builds the swarm and binds its listen addresses.
-    pub(super) async fn start(
-        config: NetworkConfig,
-        key: &Keypair,
-        responder: Arc<dyn Responder>,
-        shared: Shared,
-    ) -> Result<Self, NetworkError> {
+    pub(super) async fn bind(config: NetworkConfig, key: &Keypair, shared: Shared) -> Result<Self, NetworkError> {
         let addresses = parse_listen(&config.listen)?;
         let with_quic = config.quic || addresses.iter().any(transport::is_quic);
         let protocols = Protocols::new(&config)?;
@@ -91,7 +85,6 @@ impl EventLoop {
             swarm,
             protocols,
             listening: listening.iter().map(Multiaddr::to_string).collect(),
-            responder,
             shared,
             limits: Limits::new(config.rates),
             asked: HashMap::new(),
@@ -109,7 +102,7 @@ impl EventLoop {
     }
 
     /// Runs until every handle is gone.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, responder: Arc<dyn Responder>, mut commands: mpsc::Receiver<Command>) {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -120,7 +113,7 @@ impl EventLoop {
                     self.working = self.working.saturating_sub(1);
                     self.respond(channel, response);
                 }
-                event = self.swarm.select_next_some() => self.on_event(event),
+                event = self.swarm.select_next_some() => self.on_event(event, &*responder),
             }
         }
     }
@@ -159,9 +152,11 @@ impl EventLoop {
         }
     }
 
-    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>, responder: &dyn Responder) {
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request_event(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
+                self.on_request_event(event, responder);
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.on_identified(peer_id, &info);
             }
@@ -214,11 +209,15 @@ impl EventLoop {
         }
     }
 
-    fn on_request_event(&mut self, event: request_response::Event<RequestFrame, ResponseFrame>) {
+    fn on_request_event(
+        &mut self,
+        event: request_response::Event<RequestFrame, ResponseFrame>,
+        responder: &dyn Responder,
+    ) {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
                 request_response::Message::Request { request, channel, .. } => {
-                    self.on_request(&peer, request, channel);
+                    self.on_request(&peer, request, channel, responder);
                 }
                 request_response::Message::Response { request_id, response } => {
                     self.silences.remove(&peer);
@@ -245,7 +244,13 @@ impl EventLoop {
         }
     }
 
-    fn on_request(&mut self, peer: &Libp2pPeer, frame: RequestFrame, channel: ResponseChannel<ResponseFrame>) {
+    fn on_request(
+        &mut self,
+        peer: &Libp2pPeer,
+        frame: RequestFrame,
+        channel: ResponseChannel<ResponseFrame>,
+        responder: &dyn Responder,
+    ) {
         let Some(caller) = from_libp2p(peer) else {
             // Not an ed25519 peer: it can have no place in this overlay, nor limits of its own.
             let _ = self.swarm.disconnect_peer_id(*peer);
@@ -258,7 +263,7 @@ impl EventLoop {
             return self.respond(channel, ResponseFrame::Error(error));
         }
         self.shared.traffic.served.fetch_add(1, Ordering::Relaxed);
-        match self.responder.respond(Caller::Peer(caller), frame) {
+        match responder.respond(Caller::Peer(caller), frame) {
             Answer::Now(response) => self.respond(channel, response),
             Answer::Later(_) if self.working >= MAX_WORKING => {
                 let error = ErrorReply::new(ErrorCode::Unavailable, "this member is busy; try another");

@@ -9,4 +9,4 @@ mod event_loop;
 mod network;
 mod transport;
 
-pub use network::{AskError, Network, NetworkConfig, NetworkError, Role, Traffic};
+pub use network::{AskError, Bound, Network, NetworkConfig, NetworkError, Role, Traffic};

@@ -197,39 +197,35 @@ pub struct Network {
     events: broadcast::Sender<Event>,
 }
 
+/// A swarm whose addresses are bound, and which does nothing until it is run.
+pub struct Bound {
+    event_loop: event_loop::EventLoop,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl Bound {
+    /// Runs the swarm on the current runtime, with `responder` answering what it is asked.
+    pub fn run(self, responder: Arc<dyn Responder>) -> JoinHandle<()> {
+        tokio::spawn(self.event_loop.run(responder, self.commands))
+    }
+}
+
 impl Network {
-    /// Starts a swarm on the current runtime; returns once every listen address is bound.
+    /// Builds a swarm and binds every listen address.
     ///
     /// # Errors
     /// [`NetworkError`]: an address that cannot be parsed or bound.
-    pub async fn start(
-        config: NetworkConfig,
-        key: &SecretKey,
-        responder: Arc<dyn Responder>,
-        table: SharedTable,
-    ) -> Result<(Self, JoinHandle<()>), NetworkError> {
+    pub async fn bind(config: NetworkConfig, key: &SecretKey) -> Result<(Self, Bound), NetworkError> {
         let keypair = Keypair::ed25519_from_bytes(key.seed())
             .map_err(|error| NetworkError::Transport { why: error.to_string() })?;
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
-        let traffic = Arc::new(Traffic::default());
-        let started = event_loop::EventLoop::start(
-            config,
-            &keypair,
-            responder,
-            event_loop::Shared { table: table.clone(), traffic: traffic.clone(), events: events.clone() },
-        )
-        .await?;
-        let network = Self {
-            commands,
-            peer: key.peer_id(),
-            listening: Arc::new(started.listening().to_vec()),
-            table,
-            traffic,
-            events,
-        };
-        let task = tokio::spawn(started.run(receiver));
-        Ok((network, task))
+        let (table, traffic) = (SharedTable::default(), Arc::new(Traffic::default()));
+        let shared = event_loop::Shared { table: table.clone(), traffic: traffic.clone(), events: events.clone() };
+        let event_loop = event_loop::EventLoop::bind(config, &keypair, shared).await?;
+        let listening = Arc::new(event_loop.listening().to_vec());
+        let network = Self { commands, peer: key.peer_id(), listening, table, traffic, events };
+        Ok((network, Bound { event_loop, commands: receiver }))
     }
 
     /// This process's peer id.
