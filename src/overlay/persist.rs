@@ -18,7 +18,7 @@ use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
 };
 
-use crate::{clock::UnixMs, kind::Kind, record::VerifiedRecord};
+use crate::{clock::UnixMs, kind::Kind, name::Position, record::VerifiedRecord};
 
 /// How long changes are collected before they are committed together.
 pub const BATCH: Duration = Duration::from_millis(200);
@@ -41,6 +41,15 @@ const RECORDS: TableDefinition<'static, &Key, &[u8]> = TableDefinition::new("rec
 /// What a record is filed under: its position and its instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey(Key);
+
+impl RecordKey {
+    /// The position.
+    pub fn position(&self) -> Position {
+        let mut octets = [0; 32];
+        octets.copy_from_slice(&self.0[..32]);
+        Position::from_octets(octets)
+    }
+}
 
 impl From<&VerifiedRecord> for RecordKey {
     fn from(record: &VerifiedRecord) -> Self {
