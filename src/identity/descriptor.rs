@@ -6,7 +6,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Certificate, IdentityError, files, pem::MAX_TEXT};
+use super::{Certificate, IdentityError, files, one_line, pem::MAX_TEXT};
 use crate::name::OverlayId;
 
 /// The one version of the descriptor that this program knows.
@@ -346,11 +346,132 @@ impl Descriptor {
     }
 }
 
-/// What the TOML parser says, in one line.
-fn one_line(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().replace('\n', " ");
-    match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
-        None => message,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::UnixMs,
+        identity::{Authority, CertificateRequest, SecretKey},
+    };
+
+    const NOW: UnixMs = UnixMs(1_800_000_000_000);
+
+    fn id(text: &str) -> OverlayId {
+        text.parse().unwrap()
+    }
+
+    fn enrolled() -> Descriptor {
+        let ca = Authority::create(&id("p2psip.org"), NOW).unwrap().certificate().clone();
+        Descriptor::new(id("p2psip.org"), false, Policy::Enrolled, Some(ca), Limits::default()).unwrap()
+    }
+
+    fn open() -> Descriptor {
+        Descriptor::new(id("p2psip.org"), false, Policy::Open, None, Limits::default()).unwrap()
+    }
+
+    fn why(text: &str) -> String {
+        let error = Descriptor::from_toml(text).unwrap_err().to_string();
+        assert!(!error.contains('\n'), "{error}");
+        error
+    }
+
+    #[test]
+    fn toml_round_trips() {
+        for descriptor in [enrolled(), open()] {
+            let read = Descriptor::from_toml(&descriptor.to_toml()).unwrap();
+            assert_eq!(read, descriptor);
+            assert_eq!(read.hash(), descriptor.hash());
+        }
+    }
+
+    #[test]
+    fn the_hash_is_of_the_content_alone() {
+        let descriptor = enrolled();
+        let text = descriptor.to_toml();
+        let bare: String = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("max_instances"))
+            .map(|line| format!("{}\n", line.replace(" = ", "=")))
+            .collect();
+        let crlf = text.replace('\n', "\r\n").replace("p2psip.org", "P2PSIP.org.");
+        for same in [bare, crlf] {
+            assert_ne!(same, text);
+            assert_eq!(Descriptor::from_toml(&same).unwrap().hash(), descriptor.hash(), "{same}");
+        }
+        let other = text.replace("replication = 8", "replication = 9");
+        assert_ne!(Descriptor::from_toml(&other).unwrap().hash(), descriptor.hash());
+        assert_ne!(enrolled().hash(), descriptor.hash(), "another CA");
+    }
+
+    #[test]
+    fn the_hash_does_not_change_between_releases() {
+        // Published in the DNS and pinned in homes: whoever changes this value splits every overlay.
+        assert_eq!(open().hash().to_string(), "f94b564a9834fd142ed42738cae838489ca8de1e1c471eda174bd604f73c503d");
+        assert_eq!(open().hash().short(), open().hash().to_string()[..16]);
+        assert_eq!(open().hash().to_string().parse::<DescriptorHash>().unwrap(), open().hash());
+        assert!("abc".parse::<DescriptorHash>().is_err());
+    }
+
+    #[test]
+    fn an_overlay_that_interconnects_has_an_fqdn() {
+        let text = open().to_toml().replace("\"p2psip.org\"", "\"testnet\"");
+        assert!(why(&text).contains("not a fully qualified domain name"));
+        let local = Descriptor::from_toml(&text.replace("local = false", "local = true")).unwrap();
+        assert!(local.is_local());
+        assert_eq!(local.overlay().as_str(), "testnet");
+    }
+
+    #[test]
+    fn a_ca_is_needed_exactly_for_enrolment() {
+        assert!(why(&open().to_toml().replace("\"open\"", "\"enrolled\"")).contains("needs the certificate of a CA"));
+        assert!(why(&enrolled().to_toml().replace("\"enrolled\"", "\"open\"")).contains("has no CA"));
+        let authority = Authority::create(&id("p2psip.org"), NOW).unwrap();
+        let names = ["sip:alice@p2psip.org".parse().unwrap()];
+        let request = CertificateRequest::create(&SecretKey::generate().unwrap(), &names).unwrap();
+        let leaf = authority.issue(&request, &names, std::time::Duration::from_secs(60), NOW).unwrap();
+        let refused = Descriptor::new(id("p2psip.org"), false, Policy::Enrolled, Some(leaf), Limits::default());
+        assert!(refused.unwrap_err().to_string().contains("not a CA's"));
+    }
+
+    #[test]
+    fn wrong_descriptors_are_refused_with_line_and_key() {
+        let text = open().to_toml();
+        let line = text.lines().position(|line| line.starts_with("replication")).unwrap() + 1;
+        let error = why(&text.replace("replication", "replicas"));
+        assert!(error.contains(&format!("line {line}: unknown field `replicas`")), "{error}");
+        assert!(why(&text.replace("local =", "locale =")).contains("unknown field `locale`"));
+        assert!(why(&text.replace("version = 1", "version = 2\nfuture = 1")).contains("knows version 1"));
+        assert!(why(&text.replace("\"open\"", "\"closed\"")).contains("closed"));
+        assert!(why("").contains("version"));
+        assert!(why("version = ").contains("line 1"));
+        assert!(why(&" ".repeat(MAX_TEXT + 1)).contains("64 KiB"));
+    }
+
+    #[test]
+    fn limits_have_ranges() {
+        let text = open().to_toml();
+        for (from, to) in [
+            ("replication = 8", "replication = 0"),
+            ("replication = 8", "replication = 21"),
+            ("max_lifetime_s = 86400", "max_lifetime_s = 0"),
+            ("default_lifetime_s = 3600", "default_lifetime_s = 86401"),
+            ("max_record_bytes = 8192", "max_record_bytes = 100"),
+            ("max_instances = 32", "max_instances = 0"),
+        ] {
+            let error = why(&text.replace(from, to));
+            assert!(error.contains("must lie between"), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn files_round_trip_and_errors_name_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("descriptor.toml");
+        let descriptor = enrolled();
+        descriptor.save(&path).unwrap();
+        assert_eq!(Descriptor::load(&path).unwrap(), descriptor);
+        std::fs::write(&path, "version = 9").unwrap();
+        let error = Descriptor::load(&path).unwrap_err().to_string();
+        assert!(error.contains("descriptor.toml is not an overlay descriptor: it is of version 9"), "{error}");
     }
 }

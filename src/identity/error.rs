@@ -61,6 +61,14 @@ pub enum IdentityError {
         /// Why it is refused.
         reason: CertificateError,
     },
+    /// A certificate belongs to another key.
+    #[error("{what} belongs to another key than {key}")]
+    KeyMismatch {
+        /// The certificate.
+        what: String,
+        /// The key that it was held against.
+        key: String,
+    },
     /// A descriptor breaks a rule.
     #[error("the descriptor is refused: {why}")]
     Descriptor {
@@ -149,7 +157,7 @@ impl IdentityError {
             Self::Certificate { reason, .. } => reason.kind(),
             Self::Revocations { .. } => Kind::Untrusted,
             Self::Descriptor { .. } | Self::Request { .. } | Self::Exists { .. } | Self::Missing { .. } => Kind::Usage,
-            Self::Format { .. } => Kind::Usage,
+            Self::Format { .. } | Self::KeyMismatch { .. } => Kind::Usage,
             Self::Exposed { .. } | Self::Locked { .. } | Self::Io { .. } | Self::Entropy { .. } => Kind::Local,
         }
     }

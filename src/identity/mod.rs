@@ -6,16 +6,31 @@
 //!
 //! Everything but [`Home`] and the key files is pure: octets and the time come in as arguments.
 
+mod authority;
 mod certificate;
 mod descriptor;
 mod error;
 mod files;
+mod home;
 mod key;
 mod pem;
+mod request;
 mod revocation;
 
+pub use authority::{Authority, MAX_LIFETIME};
 pub use certificate::{Certificate, MAX_NAMES};
 pub use descriptor::{Descriptor, DescriptorHash, Limits, Policy};
 pub use error::{CertificateError, IdentityError};
+pub use home::{Home, HomeLock, Pins};
 pub use key::{PublicKey, SecretKey};
+pub use request::{CertificateRequest, KeyUse};
 pub use revocation::RevocationList;
+
+/// What the TOML parser says, in one line.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', " ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
+    }
+}

@@ -155,3 +155,90 @@ fn parse(envelope: &[u8]) -> Result<(RevocationList, Vec<u8>, Vec<u8>), Identity
 fn refused(why: impl Into<String>) -> IdentityError {
     IdentityError::Revocations { why: why.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::Authority;
+
+    const NOW: UnixMs = UnixMs(1_800_000_000_000);
+
+    fn overlay() -> OverlayId {
+        "p2psip.org".parse().unwrap()
+    }
+
+    fn authority() -> Authority {
+        Authority::create(&overlay(), NOW).unwrap()
+    }
+
+    fn why<T: std::fmt::Debug>(result: Result<T, IdentityError>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_list_round_trips() {
+        let authority = authority();
+        let list = authority.revoke(None, &["0a0b".to_owned(), "ff".to_owned()], NOW).unwrap();
+        let read = RevocationList::decode(list.envelope(), &overlay(), authority.certificate()).unwrap();
+        assert_eq!(read, list);
+        assert_eq!((read.sequence(), read.issued(), read.serials().len()), (NOW.0, NOW, 2));
+        assert!(read.contains("ff") && !read.contains("0a"));
+    }
+
+    #[test]
+    fn a_list_of_another_ca_or_overlay_is_refused() {
+        let authority = authority();
+        let list = authority.revoke(None, &[], NOW).unwrap();
+        let other = Authority::create(&overlay(), NOW).unwrap();
+        assert!(why(RevocationList::decode(list.envelope(), &overlay(), other.certificate())).contains("not signed"));
+        let elsewhere = "example.org".parse().unwrap();
+        let refused = RevocationList::decode(list.envelope(), &elsewhere, authority.certificate());
+        assert!(why(refused).contains("belongs to overlay p2psip.org"));
+    }
+
+    #[test]
+    fn serials_and_size_are_checked() {
+        let authority = authority();
+        for wrong in ["", "0", "0A", "xy", &"00".repeat(21)] {
+            assert!(why(authority.revoke(None, &[wrong.to_owned()], NOW)).contains("serial"), "{wrong}");
+        }
+        let many: Vec<String> = (0..2000).map(|serial| format!("{serial:032x}")).collect();
+        assert!(why(authority.revoke(None, &many, NOW)).contains("64 KiB"));
+        assert!(authority.revoke(None, &many[..1000], NOW).is_ok());
+        assert!(why(RevocationList::decode_unverified(&vec![0; MAX_BYTES + 1])).contains("64 KiB"));
+    }
+
+    #[test]
+    fn no_octet_of_a_list_may_change() {
+        let authority = authority();
+        let list = authority.revoke(None, &["0a0b".to_owned()], NOW).unwrap();
+        for at in 0..list.envelope().len() {
+            for flip in [1, 0x20, 0x80, 0xff] {
+                let mut envelope = list.envelope().to_vec();
+                envelope[at] ^= flip;
+                let read = RevocationList::decode(&envelope, &overlay(), authority.certificate());
+                assert!(read.is_err(), "octet {at} ^ {flip}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_signed_may_not_vary() {
+        let authority = authority();
+        let list = authority.revoke(None, &["0a0b".to_owned()], NOW).unwrap();
+        let mut sign1 = CoseSign1::from_slice(list.envelope()).unwrap();
+        sign1.unprotected = HeaderBuilder::new().key_id(b"x".to_vec()).build();
+        let envelope = sign1.to_vec().unwrap();
+        let read = RevocationList::decode(&envelope, &overlay(), authority.certificate());
+        assert!(why(read).contains("one encoding"));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(envelope in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(RevocationList::decode_unverified(&envelope).is_err());
+        }
+    }
+}
