@@ -12,7 +12,7 @@ pub mod persist;
 //PLACEMENT
 mod respond;
 pub mod socket;
-//STORER
+pub mod storer;
 pub mod swarm;
 pub mod table;
 pub mod walk;

@@ -18,11 +18,7 @@ use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
 };
 
-use crate::{
-    clock::UnixMs,
-    kind::Kind,
-    name::{InstanceId, Position},
-};
+use crate::{clock::UnixMs, kind::Kind, name::Position, record::VerifiedRecord};
 
 /// How long changes are collected before they are committed together.
 pub const BATCH: Duration = Duration::from_millis(200);
@@ -33,12 +29,37 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Memory for redb's pages. The records are in memory already, so there is nothing to be read twice.
 const CACHE: usize = 4 << 20;
 
-/// A position and an instance: what identifies a record.
+/// The octets of a [`RecordKey`], in the file.
 type Key = [u8; 64];
 /// The changes not yet on disk: an envelope to be written, or none for one to be removed.
-type Changes = BTreeMap<Key, Option<Arc<[u8]>>>;
+type Changes = BTreeMap<RecordKey, Option<Arc<[u8]>>>;
+/// What is in the file.
+type Records = Vec<(RecordKey, Vec<u8>)>;
 
 const RECORDS: TableDefinition<'static, &Key, &[u8]> = TableDefinition::new("records");
+
+/// What a record is filed under: its position and its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordKey(Key);
+
+impl RecordKey {
+    /// The position.
+    pub fn position(&self) -> Position {
+        let mut octets = [0; 32];
+        octets.copy_from_slice(&self.0[..32]);
+        Position::from_octets(octets)
+    }
+}
+
+impl From<&VerifiedRecord> for RecordKey {
+    fn from(record: &VerifiedRecord) -> Self {
+        let mut key = [0; 64];
+        let (first, second) = key.split_at_mut(32);
+        first.copy_from_slice(record.position().octets());
+        second.copy_from_slice(record.instance().octets());
+        Self(key)
+    }
+}
 
 /// Why records cannot be kept on disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,9 +135,9 @@ pub struct SetAside {
 /// What [`Persist::open`] found.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Every envelope in the file, by position and instance. Not verified: the disk is not trusted.
-    pub envelopes: Vec<Vec<u8>>,
-    /// The file that was found damaged, and what became of it. Its records are not among `envelopes`.
+    /// Every envelope in the file and what it is filed under. Not verified: the disk is not trusted.
+    pub records: Records,
+    /// The file that was found damaged, and what became of it. Nothing of it is among `records`.
     pub set_aside: Option<SetAside>,
 }
 
@@ -169,11 +190,11 @@ impl Persist {
     /// [`PersistError::InUse`], [`PersistError::Io`], [`PersistError::CannotSetAside`], [`PersistError::Stopped`].
     pub fn open(path: &Path, now: UnixMs) -> Result<(Self, Loaded), PersistError> {
         let (database, loaded) = match load(path) {
-            Ok((database, envelopes)) => (database, Loaded { envelopes, set_aside: None }),
+            Ok((database, records)) => (database, Loaded { records, set_aside: None }),
             Err(PersistError::Corrupt { why, .. }) => {
                 let set_aside = set_aside(path, now, why)?;
-                let (database, envelopes) = load(path)?;
-                (database, Loaded { envelopes, set_aside: Some(set_aside) })
+                let (database, records) = load(path)?;
+                (database, Loaded { records, set_aside: Some(set_aside) })
             }
             Err(error) => return Err(error),
         };
@@ -198,21 +219,21 @@ impl Persist {
     }
 
     /// Takes a record to be written. Does not wait.
-    pub fn put(&self, position: &Position, instance: &InstanceId, envelope: Arc<[u8]>) {
-        self.change(position, instance, Some(envelope));
+    pub fn put(&self, record: &VerifiedRecord) {
+        self.change(record.into(), Some(record.shared_envelope()));
     }
 
     /// Takes a record to be removed. Does not wait.
-    pub fn delete(&self, position: &Position, instance: &InstanceId) {
-        self.change(position, instance, None);
+    pub fn delete(&self, key: RecordKey) {
+        self.change(key, None);
     }
 
-    fn change(&self, position: &Position, instance: &InstanceId, envelope: Option<Arc<[u8]>>) {
+    fn change(&self, key: RecordKey, envelope: Option<Arc<[u8]>>) {
         let mut state = self.shared.lock();
-        // Nobody would ever take it; `trouble` says so.
+        // Once the writer has ended nobody would ever take it; `trouble` says so.
         if !state.ended {
             state.accepted += 1;
-            state.pending.insert(key(position, instance), envelope);
+            state.pending.insert(key, envelope);
             self.shared.work.notify_one();
         }
     }
@@ -363,7 +384,7 @@ fn write(database: &Database, batch: &Changes) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut table = transaction.open_table(RECORDS)?;
-        for (key, envelope) in batch {
+        for (RecordKey(key), envelope) in batch {
             match envelope {
                 Some(envelope) => drop(table.insert(key, &**envelope)?),
                 None => drop(table.remove(key)?),
@@ -376,15 +397,15 @@ fn write(database: &Database, batch: &Changes) -> Result<(), redb::Error> {
 
 /// Opens the file and reads all of it. redb promises errors for damage, and is not taken at its word: the reading
 /// happens in a thread, so that a panic is an error too.
-fn load(path: &Path) -> Result<(Database, Vec<Vec<u8>>), PersistError> {
+fn load(path: &Path) -> Result<(Database, Records), PersistError> {
     let text = path.display().to_string();
     let file = path.to_owned();
     let reader = thread::Builder::new()
         .name("records".to_owned())
         .spawn(move || {
             let database = builder().create(&file).map_err(|error| database_error(&file, error))?;
-            let envelopes = read(&database).map_err(|error| redb_error(&file.display().to_string(), error))?;
-            Ok((database, envelopes))
+            let records = read(&database).map_err(|error| redb_error(&file.display().to_string(), error))?;
+            Ok((database, records))
         })
         .map_err(|error| PersistError::Io { path: text.clone(), why: error.to_string() })?;
     reader
@@ -392,18 +413,19 @@ fn load(path: &Path) -> Result<(Database, Vec<Vec<u8>>), PersistError> {
         .unwrap_or_else(|_| Err(PersistError::Corrupt { path: text, why: "reading it failed unexpectedly".to_owned() }))
 }
 
-fn read(database: &Database) -> Result<Vec<Vec<u8>>, redb::Error> {
+fn read(database: &Database) -> Result<Records, redb::Error> {
     let transaction = database.begin_read()?;
     let table = match transaction.open_table(RECORDS) {
         Ok(table) => table,
         Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
-    let mut envelopes = Vec::new();
+    let mut records = Vec::new();
     for entry in table.iter()? {
-        envelopes.push(entry?.1.value().to_vec());
+        let (key, envelope) = entry?;
+        records.push((RecordKey(*key.value()), envelope.value().to_vec()));
     }
-    Ok(envelopes)
+    Ok(records)
 }
 
 fn builder() -> Builder {
@@ -432,14 +454,6 @@ fn set_aside(path: &Path, now: UnixMs, why: String) -> Result<SetAside, PersistE
             why: error.to_string(),
         }),
     }
-}
-
-fn key(position: &Position, instance: &InstanceId) -> Key {
-    let mut key = [0; 64];
-    let (first, second) = key.split_at_mut(32);
-    first.copy_from_slice(position.octets());
-    second.copy_from_slice(instance.octets());
-    key
 }
 
 fn database_error(path: &Path, error: DatabaseError) -> PersistError {
@@ -474,24 +488,21 @@ mod tests {
     use redb::{BackendError, StorageBackend};
 
     use super::*;
+    use crate::record::testing::{Draft, NOW};
 
-    const NOW: UnixMs = UnixMs(1_700_000_000_123);
     const LONG: Duration = Duration::from_secs(60);
 
-    fn position(nth: u32) -> Position {
-        Position::of_bytes(&nth.to_be_bytes())
+    /// One of many records: name `nth`, written by one of 256 instances.
+    fn record(nth: u32, instance: u8) -> VerifiedRecord {
+        Draft::user(&format!("sip:user-{nth}@p2psip.org"), instance).unverified()
     }
 
-    fn instance(nth: u8) -> InstanceId {
-        InstanceId::of_key(&[nth; 32])
-    }
-
-    fn envelope(nth: u32) -> Arc<[u8]> {
-        format!("envelope {nth} {}", "x".repeat(300)).into_bytes().into()
+    fn envelope(nth: u32) -> Vec<u8> {
+        record(nth, 0).envelope().to_vec()
     }
 
     fn put(persist: &Persist, range: std::ops::Range<u32>) {
-        range.for_each(|nth| persist.put(&position(nth), &instance(0), envelope(nth)));
+        range.for_each(|nth| persist.put(&record(nth, 0)));
     }
 
     fn open(path: &Path) -> (Persist, Loaded) {
@@ -502,11 +513,14 @@ mod tests {
     fn reload(path: &Path) -> Vec<Vec<u8>> {
         let (_, loaded) = open(path);
         assert_eq!(loaded.set_aside, None);
-        loaded.envelopes
+        loaded.records.into_iter().map(|(_, envelope)| envelope).collect()
     }
 
-    fn is_one_of(envelopes: &[Vec<u8>], count: u32) -> bool {
-        envelopes.iter().all(|found| (0..count).any(|nth| **found == *envelope(nth)))
+    /// Whether these are true records: of the first `count` names, under the right keys.
+    fn are_true(records: &Records, count: u32) -> bool {
+        let expected: BTreeMap<RecordKey, Vec<u8>> =
+            (0..count).map(|nth| ((&record(nth, 0)).into(), envelope(nth))).collect();
+        records.iter().all(|(key, envelope)| expected.get(key) == Some(envelope))
     }
 
     #[test]
@@ -514,14 +528,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.redb");
         let (persist, loaded) = open(&path);
-        assert!(loaded.envelopes.is_empty() && loaded.set_aside.is_none());
+        assert!(loaded.records.is_empty() && loaded.set_aside.is_none());
         put(&persist, 0..2000);
-        persist.delete(&position(7), &instance(0));
+        persist.delete((&record(7, 0)).into());
         persist.close(LONG).unwrap();
-        let envelopes = reload(&path);
-        assert_eq!(envelopes.len(), 1999);
-        assert!(is_one_of(&envelopes, 2000));
-        assert!(!envelopes.iter().any(|found| **found == *envelope(7)));
+        let records = open(&path).1.records;
+        assert_eq!(records.len(), 1999);
+        assert!(are_true(&records, 2000));
+        assert!(!records.iter().any(|(key, _)| *key == RecordKey::from(&record(7, 0))));
     }
 
     #[test]
@@ -529,19 +543,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("records.redb");
         let (persist, _) = open(&path);
+        let version = |instance: u8, nth: u64| Draft::user("sip:a@p2psip.org", instance).sequence(nth).unverified();
         for nth in 0..1000 {
-            persist.put(&position(0), &instance(1), envelope(nth));
-            persist.put(&position(0), &instance(2), envelope(nth));
+            persist.put(&version(1, nth));
+            persist.put(&version(2, nth));
             if nth == 500 {
                 persist.flush(LONG).unwrap();
             }
         }
         assert!(persist.pending() <= 2);
-        persist.delete(&position(0), &instance(2));
+        persist.delete((&version(2, 0)).into());
         persist.flush(LONG).unwrap();
         assert_eq!(persist.pending(), 0);
         drop(persist);
-        assert_eq!(reload(&path), [envelope(999).to_vec()]);
+        assert_eq!(reload(&path), [version(1, 999).envelope()]);
     }
 
     #[test]
@@ -576,7 +591,7 @@ mod tests {
             assert_eq!(fs::read(&set_aside.to).unwrap(), garbage);
             let suffix = if nth == 0 { String::new() } else { format!(".{nth}") };
             assert_eq!(set_aside.to, folder.path().join(format!("records.redb.corrupt-1700000000{suffix}")));
-            assert!(!set_aside.why.is_empty() && loaded.envelopes.is_empty());
+            assert!(!set_aside.why.is_empty() && loaded.records.is_empty());
             put(&persist, 0..3);
             persist.close(LONG).unwrap();
             assert_eq!(reload(&path).len(), 3);
@@ -611,9 +626,9 @@ mod tests {
         let path = folder.join("damaged.redb");
         fs::write(&path, octets).unwrap();
         let (persist, loaded) = open(&path);
-        assert!(is_one_of(&loaded.envelopes, 200));
+        assert!(are_true(&loaded.records, 200));
         if let Some(set_aside) = &loaded.set_aside {
-            assert!(loaded.envelopes.is_empty());
+            assert!(loaded.records.is_empty());
             fs::remove_file(&set_aside.to).unwrap();
         }
         put(&persist, 0..5);
@@ -742,7 +757,8 @@ mod tests {
         assert_eq!(persist.trouble(), Some(error));
         assert_eq!(persist.pending(), 15);
         // A second attempt fails on the way to reopening; what is newer than the failed batch replaces it.
-        persist.put(&position(5), &instance(0), envelope(50));
+        let newer = Draft::user("sip:user-5@p2psip.org", 0).removed().unverified();
+        persist.put(&newer);
         persist.flush(LONG).unwrap_err();
         assert_eq!(persist.pending(), 15);
 
@@ -750,11 +766,9 @@ mod tests {
         persist.flush(LONG).unwrap();
         assert_eq!((persist.trouble(), persist.pending()), (None, 0));
         drop(persist);
-        let mut envelopes = read(&database(&disk).unwrap()).unwrap();
-        let mut expected: Vec<_> = (0..20).map(|nth| envelope(if nth == 5 { 50 } else { nth }).to_vec()).collect();
-        envelopes.sort();
-        expected.sort();
-        assert_eq!(envelopes, expected);
+        let held: BTreeMap<_, _> = read(&database(&disk).unwrap()).unwrap().into_iter().collect();
+        let expected = (0..20).map(|nth| if nth == 5 { newer.clone() } else { record(nth, 0) });
+        assert_eq!(held, expected.map(|record| (RecordKey::from(&record), record.envelope().to_vec())).collect());
     }
 
     #[test]
@@ -780,7 +794,7 @@ mod tests {
         let Some(path) = env::var_os(VICTIM) else { return };
         let (persist, _) = open(Path::new(&path));
         for nth in 0.. {
-            persist.put(&position(nth), &instance(0), envelope(nth));
+            persist.put(&record(nth, 0));
             if nth % 10 == 9 {
                 persist.flush(LONG).unwrap();
                 // Not print!: the harness would capture it.
@@ -805,11 +819,11 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         let last = lines.filter_map(|line| line.strip_prefix("flushed ")?.parse::<u32>().ok()).last().or(flushed);
-        let envelopes = reload(&path);
+        let envelopes: std::collections::BTreeSet<_> = reload(&path).into_iter().collect();
         let last = last.unwrap();
         assert!(last >= 49);
         for nth in 0..=last {
-            assert!(envelopes.iter().any(|found| **found == *envelope(nth)), "{nth} of {last}");
+            assert!(envelopes.contains(&envelope(nth)), "{nth} of {last}");
         }
     }
 }

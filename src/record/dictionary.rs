@@ -87,6 +87,11 @@ impl Dictionary {
         self.records.values().filter(move |record| !record.is_expired(now))
     }
 
+    /// All records, expired ones included.
+    pub fn iter(&self) -> impl Iterator<Item = &VerifiedRecord> {
+        self.records.values()
+    }
+
     /// The record of one instance, expired or not.
     pub fn get(&self, instance: &InstanceId) -> Option<&VerifiedRecord> {
         self.records.get(instance)

@@ -89,9 +89,14 @@ pub fn seal(payload: &Payload, key: &SecretKey, certificate: Option<&Certificate
         Some(certificate) if !certificate.is_for(&payload.name) => return Err(Refusal::NotNamed.into()),
         Some(certificate) => Credentials::Certificate(certificate.der().to_vec()),
     };
-    let mut unsigned = sign1(&credentials, payload.encode()?);
-    unsigned.signature = key.sign(&unsigned.tbs_data(CONTEXT)).to_vec();
-    unsigned.to_tagged_vec().map_err(|error| RecordError::Unencodable { why: error.to_string() })
+    sign(&credentials, payload.encode()?, key)
+}
+
+/// Signs whatever it is given.
+pub(super) fn sign(credentials: &Credentials, payload: Vec<u8>, key: &SecretKey) -> Result<Vec<u8>, RecordError> {
+    let mut envelope = sign1(credentials, payload);
+    envelope.signature = key.sign(&envelope.tbs_data(CONTEXT)).to_vec();
+    envelope.to_tagged_vec().map_err(|error| RecordError::Unencodable { why: error.to_string() })
 }
 
 /// Takes an envelope apart.
