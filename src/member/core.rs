@@ -20,7 +20,8 @@ use crate::{
     overlay::{
         Answer, Caller, drive,
         lookup::{LookupConfig, LookupOutcome},
-        persist::{Persist, SetAside},
+        persist::{Persist, RecordKey, SetAside},
+        placement::PlacementConfig,
         storer::{Change, Storer},
         swarm::Network,
     },
@@ -44,36 +45,31 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, caller: Caller, frame: RequestFrame) -> BoxFuture<'static, ResponseFrame>;
 }
 
-/// What an earlier run left behind.
-pub(super) struct Restored {
-    stores: super::Stores,
-    records: Vec<Vec<u8>>,
-    kept: Vec<Vec<u8>>,
-    count: Mutex<u32>,
+/// The stores of a member, opened, and what an earlier run left in them.
+#[derive(Default)]
+pub(super) struct Stores {
+    records: Option<Persist>,
+    kept: Option<Persist>,
+    left: Vec<(RecordKey, Vec<u8>)>,
+    left_kept: Vec<(RecordKey, Vec<u8>)>,
+    /// The files that were damaged.
     pub(super) set_aside: Vec<SetAside>,
 }
 
-impl Restored {
-    /// Opens the stores of `config.home`. Their records are verified only when a [`Core`] takes them.
-    pub(super) fn open(config: &MemberConfig) -> Result<Self, MemberError> {
-        let mut restored =
-            Self { stores: (None, None), records: vec![], kept: vec![], count: Mutex::new(0), set_aside: vec![] };
-        if let Some(home) = &config.home {
-            let now = UnixMs::now();
-            let (records, loaded) = Persist::open(&home.records_path(), now)?;
-            restored.records = loaded.envelopes;
-            restored.set_aside.extend(loaded.set_aside);
-            let (kept, loaded) = Persist::open(&home.folder().join(KEPT), now)?;
-            restored.kept = loaded.envelopes;
-            restored.set_aside.extend(loaded.set_aside);
-            restored.stores = (Some(records), Some(kept));
-        }
-        Ok(restored)
-    }
-
-    /// How many of the records were still good.
-    pub(super) fn count(&self) -> u32 {
-        *lock(&self.count)
+impl Stores {
+    /// Opens the stores of `home`. What they hold is verified only when a [`Core`] takes it.
+    pub(super) fn open(home: Option<&Home>) -> Result<Self, MemberError> {
+        let Some(home) = home else { return Ok(Self::default()) };
+        let now = UnixMs::now();
+        let (records, held) = Persist::open(&home.records_path(), now)?;
+        let (kept, held_kept) = Persist::open(&home.folder().join(KEPT), now)?;
+        Ok(Self {
+            records: Some(records),
+            kept: Some(kept),
+            left: held.records,
+            left_kept: held_kept.records,
+            set_aside: held.set_aside.into_iter().chain(held_kept.set_aside).collect(),
+        })
     }
 }
 
@@ -88,7 +84,8 @@ pub(super) struct Core {
     trust: Arc<Trust>,
     storer: Mutex<Storer>,
     kept: Mutex<Kept>,
-    stores: super::Stores,
+    stores: Stores,
+    restored: u32,
     home: Option<Home>,
     network: Network,
     handlers: RwLock<HashMap<String, Arc<dyn Handler>>>,
@@ -98,27 +95,31 @@ pub(super) struct Core {
 
 impl Core {
     /// Builds the state, verifying again every record that an earlier run left.
-    pub(super) fn new(config: &MemberConfig, network: Network, restored: &mut Restored) -> Self {
+    pub(super) fn new(config: &MemberConfig, network: Network, mut stores: Stores) -> Self {
         let trust = Arc::new(Trust::new(config.descriptor.clone(), config.revocations.clone()));
         let now = UnixMs::now();
         let mut storer = Storer::new(trust.clone(), config.limits);
-        let mut kept = Kept::default();
-        let mut count = 0;
-        for envelope in std::mem::take(&mut restored.records) {
-            count += u32::from(storer.store(&envelope, now).is_ok());
-        }
-        for envelope in std::mem::take(&mut restored.kept) {
-            if let Ok(record) = trust.verify(&envelope, None, now) {
-                kept.insert(record);
+        let restored = storer.restore(std::mem::take(&mut stores.left), now);
+        if let Some(store) = &stores.records {
+            for key in &restored.obsolete {
+                store.delete(*key);
             }
         }
-        *lock(&restored.count) = count;
+        let mut kept = Kept::default();
+        for (key, envelope) in std::mem::take(&mut stores.left_kept) {
+            match (trust.verify(&envelope, None, now), &stores.kept) {
+                (Ok(record), _) => _ = kept.insert(record),
+                (Err(_), Some(store)) => store.delete(key),
+                (Err(_), None) => {}
+            }
+        }
         Self {
             descriptor: config.descriptor.clone(),
             trust,
             storer: Mutex::new(storer),
             kept: Mutex::new(kept),
-            stores: std::mem::take(&mut restored.stores),
+            stores,
+            restored: u32::try_from(restored.records).unwrap_or(u32::MAX),
             home: config.home.clone(),
             network,
             handlers: RwLock::default(),
@@ -185,7 +186,7 @@ impl Core {
 
     /// The fingerprint of each dictionary held.
     pub(super) fn fingerprints(&self) -> Vec<(Position, u64)> {
-        lock(&self.storer).digest(|_| true)
+        lock(&self.storer).digest(|_| true, UnixMs::now())
     }
 
     /// Whether a record at `position` is this member's business: at most so many members stand closer to it.
@@ -198,7 +199,7 @@ impl Core {
     pub(super) fn accept(&self, envelope: &[u8], from: Option<PeerId>) -> StoreReply {
         let now = UnixMs::now();
         let result = self.trust.verify(envelope, None, now).and_then(|record| {
-            if self.is_responsible(&record.position()) {
+            if self.is_responsible(record.position()) {
                 self.insert(record, now)
             } else {
                 Err(Refusal::NotResponsible)
@@ -219,12 +220,13 @@ impl Core {
             return Ok(());
         }
         let record = stored.record;
-        if let Some(store) = &self.stores.0 {
-            store.put(&record.position(), &record.instance(), record.envelope());
+        if let Some(store) = &self.stores.records {
+            store.put(&record);
         }
+        self.delete(&stored.removed);
         self.publish(Event::Stored {
             name: record.name().clone(),
-            instance: record.instance(),
+            instance: *record.instance(),
             sequence: record.sequence(),
             tombstone: record.is_tombstone(),
         });
@@ -235,7 +237,7 @@ impl Core {
     pub(super) fn purge(&self) {
         let expired = lock(&self.storer).purge(UnixMs::now());
         self.delete(&expired);
-        for store in [&self.stores.0, &self.stores.1].into_iter().flatten() {
+        for store in [&self.stores.records, &self.stores.kept].into_iter().flatten() {
             if let Some(trouble) = store.trouble() {
                 tracing::error!(%trouble, "records are held in memory only for now");
             }
@@ -243,9 +245,9 @@ impl Core {
     }
 
     fn delete(&self, records: &[VerifiedRecord]) {
-        if let Some(store) = &self.stores.0 {
+        if let Some(store) = &self.stores.records {
             for record in records {
-                store.delete(&record.position(), &record.instance());
+                store.delete(record.into());
             }
         }
     }
@@ -300,21 +302,19 @@ impl Core {
 
     /// Stores a record at those responsible.
     pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
-        let seeds = self.closest(&record.position(), 20);
-        let config = drive::LookupParameters {
-            replication: self.replication(),
-            timeout,
-            request_timeout: self.request_timeout,
-        };
-        let accept = |envelope: &[u8]| self.accept(envelope, None);
-        drive::place(network, record, seeds, config, &accept).await
+        let seeds = self.seeds(record.position());
+        let mut config = PlacementConfig::for_overlay(self.descriptor.limits(), true).within(timeout);
+        config.request_timeout = self.request_timeout.min(timeout);
+        config.walk.request_timeout = self.request_timeout.min(timeout);
+        let store_here = |envelope: &[u8]| self.accept(envelope, None);
+        drive::place(&self.network, record, seeds, config, self.trust.clone(), &store_here).await
     }
 
     /// Keeps a record alive from now on; false if there is no room.
     pub(super) fn keep(&self, record: VerifiedRecord) -> bool {
         let kept = lock(&self.kept).insert(record.clone());
-        if kept && let Some(store) = &self.stores.1 {
-            store.put(&record.position(), &record.instance(), record.envelope());
+        if kept && let Some(store) = &self.stores.kept {
+            store.put(&record);
         }
         kept
     }
@@ -322,7 +322,7 @@ impl Core {
     /// Verifies a record and keeps it alive from now on.
     pub(super) fn keep_for(&self, envelope: &[u8]) -> StoreReply {
         match self.trust.verify(envelope, None, UnixMs::now()) {
-            Ok(record) if self.keep(record) => StoreReply::Stored,
+            Ok(record) if self.keep(record.clone()) => StoreReply::Stored,
             Ok(_) => StoreReply::Refused(Refusal::StoreFull),
             Err(reason) => StoreReply::Refused(reason),
         }
@@ -336,11 +336,16 @@ impl Core {
     /// Stops keeping what has expired.
     pub(super) fn purge_kept(&self) {
         let expired = lock(&self.kept).purge(UnixMs::now());
-        if let Some(store) = &self.stores.1 {
-            for record in expired {
-                store.delete(&record.position(), &record.instance());
+        if let Some(store) = &self.stores.kept {
+            for record in &expired {
+                store.delete(record.into());
             }
         }
+    }
+
+    /// Records that came back from an earlier run.
+    pub(super) const fn restored(&self) -> u32 {
+        self.restored
     }
 
     /// Runs `read` on the store and on what is kept.
@@ -421,7 +426,7 @@ impl Core {
     pub(super) async fn flush(self: &Arc<Self>) {
         let core = self.clone();
         let flushed = tokio::task::spawn_blocking(move || {
-            for store in [&core.stores.0, &core.stores.1].into_iter().flatten() {
+            for store in [&core.stores.records, &core.stores.kept].into_iter().flatten() {
                 if let Err(error) = store.flush(FLUSH_TIMEOUT) {
                     tracing::error!(%error, "records may be lost");
                 }

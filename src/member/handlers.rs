@@ -6,7 +6,7 @@ use super::core::{Core, now};
 use crate::{
     client::{
         Call, Closest, ClosestReply, DescriptorReply, Digest, ErrorCode, ErrorReply, Fetch, FetchReply, GetDescriptor,
-        Held, HeldReply, Keep, Lookup, MAX_FRAME, Put, PutRevocations, RequestFrame, ResponseFrame, Status, Store,
+        Held, Keep, Lookup, MAX_FRAME, Put, PutRevocations, RequestFrame, ResponseFrame, Status, Store,
     },
     clock::UnixMs,
     overlay::{Answer, Caller},
@@ -38,14 +38,7 @@ pub(super) fn built_in(core: &Arc<Core>, caller: Caller, frame: &RequestFrame) -
         }),
         Digest::SERVICE => with::<Digest>(frame, |call| {
             later::<Digest, _>(core, move |core| async move {
-                let now = UnixMs::now();
-                let mut reply = core.with_storer(|storer, _| storer.answer_digest(&call, now, DIGEST_BUDGET));
-                let own = core.revocations_sequence();
-                reply.wants_revocations = call.revocations > own;
-                if call.revocations < own {
-                    reply.revocations = core.revocations().map(Into::into);
-                }
-                reply
+                core.with_storer(|storer, _| storer.answer_digest(&call, UnixMs::now(), DIGEST_BUDGET))
             })
         }),
         Keep::SERVICE => with::<Keep>(frame, |call| {
@@ -70,12 +63,11 @@ pub(super) fn built_in(core: &Arc<Core>, caller: Caller, frame: &RequestFrame) -
         Held::SERVICE if caller == Caller::Local => with::<Held>(frame, |call| {
             let limit = usize::try_from(call.limit).unwrap_or(usize::MAX).min(MAX_HELD);
             now::<Held>(&core.with_storer(|storer, kept| {
-                let mut records = storer.held(UnixMs::now(), limit);
-                for record in &mut records {
+                let mut reply = storer.held(UnixMs::now(), limit);
+                for record in &mut reply.records {
                     record.kept = kept.contains(&record.name.position(), &record.instance);
                 }
-                let total = u32::try_from(storer.counts().records).unwrap_or(u32::MAX);
-                HeldReply { records, total }
+                reply
             }))
         }),
         Held::SERVICE | crate::client::Events::SERVICE => {

@@ -24,7 +24,7 @@ pub(super) struct Kept(BTreeMap<(Position, InstanceId), VerifiedRecord>);
 impl Kept {
     /// Keeps a record from now on, unless a newer one of its instance is kept already. False: there is no room.
     pub(super) fn insert(&mut self, record: VerifiedRecord) -> bool {
-        let key = (record.position(), record.instance());
+        let key = (*record.position(), *record.instance());
         match self.0.get(&key) {
             Some(held) if held.sequence() >= record.sequence() => true,
             None if self.0.len() >= MAX_KEPT => false,

@@ -24,11 +24,12 @@ pub use self::{
 use self::core::Core;
 use crate::{
     client::{PeerInfo, Put, PutReply, StatusReply},
+    identity::SecretKey,
     name::{PeerId, ResourceName},
     overlay::{
         Answer, Caller, Responder,
         lookup::LookupOutcome,
-        persist::{Persist, SetAside},
+        persist::SetAside,
         socket::SocketServer,
         swarm::Network,
     },
@@ -41,10 +42,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// Dropping it aborts its tasks; [`Member::stop`] ends it in good order.
 pub struct Member {
+    key: Arc<SecretKey>,
     core: Arc<Core>,
     socket: Option<SocketServer>,
     set_aside: Vec<SetAside>,
-    restored: u32,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
     swarm: JoinHandle<()>,
@@ -58,14 +59,15 @@ impl Member {
     /// [`MemberError`]: an address or socket that cannot be bound, a store that cannot be opened, or no configured
     /// peer that answers.
     pub async fn start(config: MemberConfig) -> Result<Self, MemberError> {
-        let mut restored = core::Restored::open(&config)?;
+        let stores = core::Stores::open(config.home.as_ref())?;
+        let set_aside = stores.set_aside.clone();
         let (network, bound) = Network::bind(config.network.clone(), &config.key).await?;
-        let core = Arc::new(Core::new(&config, network.clone(), &mut restored));
+        let core = Arc::new(Core::new(&config, network.clone(), stores));
         let swarm = bound.run(Arc::new(CoreResponder(core.clone())));
         let (stop, stopping) = watch::channel(false);
         let mut member = Self {
-            restored: restored.count(),
-            set_aside: restored.set_aside,
+            set_aside,
+            key: config.key.clone(),
             core: core.clone(),
             socket: None,
             stop,
@@ -88,6 +90,16 @@ impl Member {
     /// This member's peer id.
     pub fn peer(&self) -> PeerId {
         self.core.network().peer()
+    }
+
+    /// The process's key.
+    pub fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// The swarm.
+    pub fn network(&self) -> &Network {
+        self.core.network()
     }
 
     /// This member as others see it.
@@ -117,8 +129,8 @@ impl Member {
     }
 
     /// Records that came back from the last run.
-    pub const fn restored(&self) -> u32 {
-        self.restored
+    pub fn restored(&self) -> u32 {
+        self.core.restored()
     }
 
     /// Store files that could not be read and were set aside.
@@ -179,6 +191,3 @@ impl Responder for CoreResponder {
         Core::respond(&self.0, caller, frame)
     }
 }
-
-/// Both stores of a member, opened.
-type Stores = (Option<Persist>, Option<Persist>);

@@ -14,7 +14,7 @@ pub(super) fn gruu(aor: &Aor, instance: &InstanceId) -> String {
 }
 
 pub(super) fn record(record: &VerifiedRecord, now: UnixMs) -> RecordView {
-    let instance = record.instance();
+    let instance = *record.instance();
     let (contacts, offer) = match (record.body(), record.name()) {
         (Body::User { contacts }, ResourceName::User(aor)) => {
             (contacts.iter().map(|contact| self::contact(contact, aor, &instance)).collect(), None)

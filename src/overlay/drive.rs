@@ -1,23 +1,21 @@
 //! Runs the pure machines of [`lookup`](super::lookup) and [`placement`](super::placement) over a [`Network`].
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_bytes::ByteBuf;
 
 use super::{
     lookup::{LookupConfig, LookupMachine, LookupOutcome},
+    placement::{self, PlacementConfig, PlacementMachine},
     swarm::{AskError, Network},
     walk::{Failure, Step},
 };
 use crate::{
-    client::{Fetch, FetchReply, PeerInfo},
+    client::{Fetch, FetchReply, PeerInfo, PutReply, Store, StoreReply},
     clock::UnixMs,
-    name::ResourceName,
-    record::Trust,
+    name::{PeerId, ResourceName},
+    record::{Trust, VerifiedRecord},
 };
 
 /// Looks `name` up, beginning with `seeds`. `own` is what this process itself holds, if it is one of the storers.
@@ -61,6 +59,71 @@ pub async fn lookup(
     }
 }
 
+/// What a peer answered to one step of a placement.
+enum Answer {
+    Fetched(PeerId, Result<FetchReply, AskError>),
+    Stored(PeerId, Result<StoreReply, AskError>),
+    ReadBack(PeerId, Result<FetchReply, AskError>),
+}
+
+/// Stores `record` at the peers responsible for it, beginning with `seeds`. `store_here` keeps it at this process,
+/// should it be one of them.
+pub async fn place(
+    network: &Network,
+    record: VerifiedRecord,
+    seeds: Vec<PeerInfo>,
+    config: PlacementConfig,
+    trust: Arc<Trust>,
+    store_here: &(dyn Fn(&[u8]) -> StoreReply + Sync),
+) -> PutReply {
+    let fetch = Fetch { target: *record.position(), closer: count(config.walk.per_reply) };
+    let read = Fetch { target: *record.position(), closer: 0 };
+    let store = Store { envelope: record.envelope().to_vec().into() };
+    let (walking, storing) = (config.walk.request_timeout, config.request_timeout);
+    let local = config.local_stores.then(|| network.peer());
+    let mut machine = PlacementMachine::new(record.clone(), seeds, local, config, trust, Instant::now());
+    let mut asked: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
+    loop {
+        match machine.poll(Instant::now()) {
+            placement::Step::Fetch(ask) => {
+                let fetch = &fetch;
+                asked.push(Box::pin(async move {
+                    Answer::Fetched(ask.peer.peer, network.call(&ask.peer, fetch, walking).await)
+                }));
+            }
+            placement::Step::Store(to) => {
+                let store = &store;
+                asked.push(Box::pin(async move { Answer::Stored(to.peer, network.call(&to, store, storing).await) }));
+            }
+            placement::Step::StoreLocal(peer) => machine.on_stored(&peer, store_here(record.envelope())),
+            placement::Step::ReadBack(from) => {
+                let read = &read;
+                asked.push(Box::pin(async move {
+                    Answer::ReadBack(from.peer, network.call(&from, read, storing).await)
+                }));
+            }
+            placement::Step::Wait(until) => {
+                if let Some(answer) = next_before(&mut asked, until).await {
+                    on_answer(&mut machine, answer);
+                }
+            }
+            placement::Step::Done => return machine.outcome(Instant::now()),
+        }
+    }
+}
+
+fn on_answer(machine: &mut PlacementMachine, answer: Answer) {
+    let (now, wall) = (Instant::now(), UnixMs::now());
+    match answer {
+        Answer::Fetched(peer, Ok(reply)) => machine.on_fetched(&peer, reply, now, wall),
+        Answer::Stored(peer, Ok(reply)) => machine.on_stored(&peer, reply),
+        Answer::ReadBack(peer, Ok(reply)) => machine.on_read_back(&peer, &reply, wall),
+        Answer::Fetched(peer, Err(error)) | Answer::Stored(peer, Err(error)) | Answer::ReadBack(peer, Err(error)) => {
+            machine.on_failure(&peer, failure(&error), now);
+        }
+    }
+}
+
 /// The next answer, or `None` when `until` comes first.
 async fn next_before<F: Future>(asked: &mut FuturesUnordered<F>, until: Instant) -> Option<F::Output> {
     tokio::select! {
@@ -70,7 +133,7 @@ async fn next_before<F: Future>(asked: &mut FuturesUnordered<F>, until: Instant)
     }
 }
 
-fn failure(error: &AskError) -> Failure {
+const fn failure(error: &AskError) -> Failure {
     match error {
         AskError::Dial(_) | AskError::Closed => Failure::Unreachable,
         AskError::Timeout => Failure::Silent,
@@ -82,6 +145,3 @@ fn failure(error: &AskError) -> Failure {
 fn count(peers: usize) -> u8 {
     u8::try_from(peers).unwrap_or(u8::MAX)
 }
-
-/// How long a lookup may take in all if nobody says otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,12 +4,12 @@
 //! [`lookup`] and [`placement`] decide whom to ask next. [`swarm`] brings octets in and out, [`socket`] does the same
 //! for programs on this machine, [`drive`] runs the pure machines over either.
 
-//DRIVE
+pub mod drive;
 pub mod limits;
-//LOOKUP
+pub mod lookup;
 //MEMORY
 pub mod persist;
-//PLACEMENT
+pub mod placement;
 mod respond;
 pub mod socket;
 pub mod storer;

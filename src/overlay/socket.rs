@@ -265,9 +265,8 @@ async fn write<T: Serialize>(io: &mut (impl AsyncWrite + Unpin), value: &T) -> i
 /// Reads one frame; `None` at a clean end. It may take any time to begin, but not to end.
 async fn read<T: DeserializeOwned, R: AsyncRead + Unpin>(io: &mut R, what: &'static str) -> io::Result<Option<T>> {
     let mut length = [0; 4];
-    match io.read(&mut length[..1]).await? {
-        0 => return Ok(None),
-        _ => {}
+    if io.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
     }
     let rest = async {
         io.read_exact(&mut length[1..]).await?;

@@ -12,10 +12,8 @@ use super::{
 use crate::{
     client::PeerInfo,
     name::{Distance, PeerId, Position},
+    record::MAX_ADDRESS,
 };
-
-/// The longest address taken from anybody, in octets.
-const MAX_ADDRESS: usize = 200;
 
 /// The least time before a request is hedged, however fast the other peers are.
 const MIN_HEDGE: Duration = Duration::from_millis(20);
@@ -215,16 +213,25 @@ impl Walk {
         self.answered().position(|candidate| candidate.peer == *peer)
     }
 
-    /// How many of the `limit` closest peers known to exist have answered. A peer is known to exist if it was a
-    /// seed, has answered, or was told of by two that have.
-    pub fn answered_among(&self, limit: usize) -> usize {
-        let known = self.candidates.values().filter(|candidate| candidate.is_credible()).take(limit);
-        known.filter(|candidate| candidate.state == State::Answered).count()
+    /// The peers that speak for the position: the `k` closest that have answered, nearest first, provided that they
+    /// are among the `3k` closest known to exist. Where most of those are silent, the ones that answer are too far
+    /// away to know.
+    pub fn storers(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let known = self.candidates.values().filter(|candidate| candidate.is_credible()).take(3 * self.config.k);
+        let answered = known.filter(|candidate| candidate.state == State::Answered);
+        answered.map(|candidate| candidate.peer).take(self.config.k)
     }
 
-    /// How many peers are known to exist, as far as this walk has seen (see [`Walk::answered_among`]).
+    /// How many peers are known to exist, as far as this walk has seen: seeds, peers that have answered, and peers of
+    /// whom two have told.
     pub fn known(&self) -> usize {
         self.candidates.values().filter(|candidate| candidate.is_credible()).count()
+    }
+
+    /// How many of the peers known to exist stand closer to the target than `position`.
+    pub fn known_closer_than(&self, position: &Position) -> usize {
+        let closer = self.candidates.range(..position.distance(&self.target));
+        closer.filter(|(_, candidate)| candidate.is_credible()).count()
     }
 
     /// Whether the peers in `peers` were told of on two paths at least, or on as many as led anywhere if those are
@@ -238,7 +245,7 @@ impl Walk {
     }
 
     /// Whether a peer that stands closer to the target than `peer` may still answer soon.
-    pub fn closer_is_coming(&self, peer: &PeerId, now: Instant) -> bool {
+    pub fn is_closer_coming(&self, peer: &PeerId, now: Instant) -> bool {
         let (limit, hedge) = (self.distance(peer), self.hedge());
         self.candidates.range(..limit).any(|(_, candidate)| match candidate.state {
             State::Fresh => self.visits.len() < self.config.max_requests,
@@ -637,7 +644,8 @@ mod tests {
         assert!(ghost_paths.clone().count() > 0 && ghost_paths.into_iter().all(|visit| visit.path == 0));
         assert!(walk.is_confirmed(nearest.iter().map(|info| &info.peer)));
         assert!(!walk.is_confirmed(ghosts.iter().map(|info| &info.peer)));
-        assert_eq!((walk.known(), walk.answered_among(4)), (7, 4), "ghosts are one peer's word");
+        assert_eq!(walk.known(), 7, "ghosts are one peer's word");
+        assert!(walk.storers().eq(nearest.iter().map(|info| info.peer)));
     }
 
     #[test]
