@@ -1,0 +1,85 @@
+//! Entering the overlay, and finding back into it.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::sync::watch;
+
+use super::{MemberConfig, MemberError, core::Core};
+use crate::{
+    client::{Closest, PeerInfo},
+    overlay::swarm::{AskError, Network},
+};
+
+/// Peers asked for on entering.
+const NEIGHBOURS: u8 = 20;
+/// Peers tried at a time when the overlay has been lost.
+const MAX_TRIED: usize = 16;
+
+/// Asks every given peer at once for our neighbours, and goes on as soon as one has answered.
+pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(), MemberError> {
+    let entries: Vec<&PeerInfo> = config.peers.iter().filter(|info| info.peer != network.peer()).collect();
+    let mut failures = Vec::new();
+    if !entries.is_empty() {
+        let mut asked: FuturesUnordered<_> =
+            entries.iter().map(|entry| async { (*entry, ask(network, entry, config.timing.join).await) }).collect();
+        while let Some((entry, result)) = asked.next().await {
+            match result {
+                Ok(mut neighbours) => {
+                    neighbours.push(entry.clone());
+                    neighbours.extend(config.remembered.iter().cloned());
+                    // The swarm's task lives: it was started a moment ago.
+                    let _ = network.bootstrap(&neighbours).await;
+                    return Ok(());
+                }
+                Err(error) => failures.push((entry, error)),
+            }
+        }
+        let overlay = config.descriptor.overlay().clone();
+        let tried = failures
+            .iter()
+            .map(|(entry, error)| {
+                let address = entry.addresses.first().map_or("no address", String::as_str);
+                format!("{address} {error}")
+            })
+            .collect::<Vec<_>>()
+            .join("; ");
+        return Err(if failures.iter().any(|(_, error)| *error == AskError::OtherOverlay) {
+            MemberError::OtherOverlay { overlay, tried }
+        } else {
+            MemberError::NobodyToJoin { overlay, tried }
+        });
+    }
+    let _ = network.bootstrap(&config.remembered).await;
+    Ok(())
+}
+
+async fn ask(network: &Network, entry: &PeerInfo, timeout: Duration) -> Result<Vec<PeerInfo>, AskError> {
+    let closest = Closest { target: network.peer().position(), count: NEIGHBOURS };
+    Ok(network.call(entry, &closest, timeout).await?.peers)
+}
+
+/// Watches the routing table: when it is empty, the peers known from before are tried again.
+pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopping: watch::Receiver<bool>) {
+    let network = core.network();
+    let mut known: Vec<PeerInfo> = config.peers.iter().chain(&config.remembered).cloned().collect();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(config.timing.rejoin) => {}
+            _ = stopping.changed() => return,
+        }
+        let table = network.table();
+        if table.is_empty() {
+            if !known.is_empty() {
+                tracing::info!(peers = known.len(), "every peer is gone; trying those known from before");
+                known.truncate(MAX_TRIED);
+                let _ = network.bootstrap(&known).await;
+            }
+        } else {
+            let met = table.closest(&network.peer().position(), MAX_TRIED);
+            core.remember(&met);
+            known = met;
+            known.extend(config.peers.iter().cloned());
+        }
+    }
+}
