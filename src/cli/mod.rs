@@ -23,6 +23,7 @@ mod runtime;
 mod settings;
 mod tool;
 
+pub mod enroll;
 pub mod join;
 pub mod lookup;
 pub mod manual;
@@ -32,4 +33,4 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 3] = [&join::TOOL, &lookup::TOOL, &register::TOOL];
+pub const TOOLS: [&Tool; 4] = [&enroll::TOOL, &join::TOOL, &lookup::TOOL, &register::TOOL];
