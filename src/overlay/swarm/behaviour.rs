@@ -17,6 +17,9 @@ const MAX_INCOMING: u32 = 1024;
 const MAX_PENDING_INCOMING: u32 = 256;
 const MAX_PER_PEER: u32 = 4;
 
+/// Peers that a query which refreshes the routing table settles for.
+const REFRESH_PEERS: usize = 8;
+
 /// Requests of one connection that may be under way at a time, each way.
 const MAX_STREAMS: usize = 128;
 
@@ -94,6 +97,8 @@ fn kademlia(
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
+        // Queries only fill the table: they need to come close, not to find twenty peers around every bucket.
+        .set_replication_factor(NonZeroUsize::new(config.bucket_size.min(REFRESH_PEERS)).unwrap_or(NonZeroUsize::MIN))
         .set_kbucket_size(NonZeroUsize::new(config.bucket_size).unwrap_or(NonZeroUsize::MIN))
         .set_periodic_bootstrap_interval(Some(config.refresh));
     let mut behaviour = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad);
