@@ -2,6 +2,7 @@
 //! outcome. The command line renders; nothing here prints.
 
 pub mod access;
+pub mod enroll;
 mod error;
 pub mod join;
 pub mod lookup;

@@ -17,8 +17,9 @@ const MAX_INCOMING: u32 = 1024;
 const MAX_PENDING_INCOMING: u32 = 256;
 const MAX_PER_PEER: u32 = 4;
 
-/// Peers that a query which refreshes the routing table settles for.
-const REFRESH_PEERS: usize = 8;
+/// Peers that a query which refreshes the routing table settles for. The neighbourhood itself is found by frames of our
+/// own; Kademlia's queries only have to come near each bucket, and every peer more is a connection more.
+const REFRESH_PEERS: usize = 3;
 
 /// Requests of one connection that may be under way at a time, each way.
 const MAX_STREAMS: usize = 128;
