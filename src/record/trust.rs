@@ -27,7 +27,7 @@ const MAX_CERTIFICATES: usize = 4096;
 
 /// What a verifier believes: the overlay's descriptor, what its CA has revoked, and the keys that the user has pinned.
 ///
-/// Shared between threads: verifying is expensive (some 100 µs) and needs no exclusive access.
+/// Shared between threads: verifying takes some 60 µs, nearly all for the signature, and needs no exclusive access.
 #[derive(Debug)]
 pub struct Trust {
     descriptor: Arc<Descriptor>,
