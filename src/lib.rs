@@ -5,5 +5,6 @@ pub mod clock;
 pub mod identity;
 pub mod kind;
 pub mod name;
+pub mod ops;
 pub mod overlay;
 pub mod record;

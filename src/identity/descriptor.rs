@@ -202,8 +202,8 @@ impl Descriptor {
         let error = |why: String| IdentityError::Descriptor { why };
         if !local && !overlay.is_fqdn() {
             return Err(error(format!(
-                "overlay '{overlay}' is not a fully qualified domain name (draft §2.1); only a local overlay may have \
-                 such a name"
+                "overlay '{overlay}' is not a fully qualified domain name (draft §2.1); only a local overlay (--local) \
+                 may have such a name"
             )));
         }
         match (policy, &ca) {

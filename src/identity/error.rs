@@ -61,6 +61,12 @@ pub enum IdentityError {
         /// Why it is refused.
         reason: CertificateError,
     },
+    /// The CA has taken a certificate back.
+    #[error("certificate {target} has been revoked: ask the overlay's operator for a new one")]
+    Revoked {
+        /// The serial number and the name it was needed for.
+        target: String,
+    },
     /// A certificate belongs to another key.
     #[error("{what} belongs to another key than {key}")]
     KeyMismatch {
@@ -95,6 +101,12 @@ pub enum IdentityError {
         /// What it should hold.
         what: &'static str,
         /// What is wrong with it.
+        why: String,
+    },
+    /// A file holds nothing of an overlay.
+    #[error("neither a certificate, a request, a descriptor nor a revocation list: {why}")]
+    Unknown {
+        /// What it has instead.
         why: String,
     },
     /// A file or folder with secrets is open to others.
@@ -155,9 +167,9 @@ impl IdentityError {
         match self {
             Self::Name(error) => error.kind(),
             Self::Certificate { reason, .. } => reason.kind(),
-            Self::Revocations { .. } => Kind::Untrusted,
+            Self::Revocations { .. } | Self::Revoked { .. } => Kind::Untrusted,
             Self::Descriptor { .. } | Self::Request { .. } | Self::Exists { .. } | Self::Missing { .. } => Kind::Usage,
-            Self::Format { .. } | Self::KeyMismatch { .. } => Kind::Usage,
+            Self::Format { .. } | Self::KeyMismatch { .. } | Self::Unknown { .. } => Kind::Usage,
             Self::Exposed { .. } | Self::Locked { .. } | Self::Io { .. } | Self::Entropy { .. } => Kind::Local,
         }
     }

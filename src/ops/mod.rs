@@ -1,0 +1,3 @@
+//! What the tools do, one use case a file: each returns a serialisable outcome and prints nothing.
+
+pub mod enroll;
