@@ -9,8 +9,5 @@ pub mod lab;
 pub mod member;
 pub mod name;
 pub mod ops;
-<<<<<<< HEAD
 pub mod overlay;
 pub mod record;
-=======
->>>>>>> identity
