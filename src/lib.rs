@@ -1,5 +1,6 @@
 //! P2PSIP overlays that interwork with conventional SIP networks (draft-marocco-p2psip-interwork-01).
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod dns;
