@@ -90,9 +90,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             return output.text(&config::template()).map(|()| 0);
         }
         let settings = Settings::resolve(&args.common, args.overlay_operand.as_deref(), env)?;
-        let mut access = settings.access();
-        access.local = settings.local(args.local);
-        let request = JoinRequest { listen: settings.listen(&args.listen)? };
+        let access = settings.access();
+        let request = JoinRequest { listen: settings.listen(&args.listen)?, local: settings.local(args.local) };
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         progress.doing(|| match &access.overlay {

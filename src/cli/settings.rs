@@ -154,7 +154,6 @@ impl Settings {
     pub(super) fn access(&self) -> Access {
         Access {
             overlay: self.overlay.as_ref().map(|overlay| overlay.value.clone()),
-            local: false,
             descriptor: self.descriptor.clone(),
             peers: self.peers.clone(),
             socket: self.socket.clone(),
