@@ -93,7 +93,12 @@ fn record(certificate: Option<&str>, offer: Option<OfferView>) -> RecordView {
 }
 
 fn rejected() -> RejectedView {
-    RejectedView { peer: peer(3), code: "revoked".to_owned(), reason: "certificate 4f2a is revoked".to_owned() }
+    RejectedView {
+        peer: peer(3),
+        code: "revoked".to_owned(),
+        reason: "certificate 4f2a is revoked".to_owned(),
+        untrusted: true,
+    }
 }
 
 #[test]

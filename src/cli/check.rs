@@ -52,21 +52,24 @@ pub(super) fn multiaddr(text: &str, purpose: Purpose) -> Result<(), String> {
         Purpose::Dial => "/ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW…",
         Purpose::Listen => "/ip4/0.0.0.0/udp/4001/quic-v1",
     };
-    parts(text, purpose).map_err(|why| format!("'{text}' is not a multiaddr: {why}; write one like {example}"))
+    shape(text, purpose).map_err(|why| format!("'{text}' is not a multiaddr: {why}; write one like {example}"))
 }
 
-fn parts(text: &str, purpose: Purpose) -> Result<(), String> {
+fn shape(text: &str, purpose: Purpose) -> Result<(), String> {
     if text.len() > MAX_MULTIADDR {
         return Err(format!("it is longer than {MAX_MULTIADDR} bytes"));
     }
     let mut parts = text.strip_prefix('/').ok_or("it does not begin with '/'")?.split('/');
-    let mut first = true;
+    let mut last = "";
     while let Some(protocol) = parts.next() {
-        let is_host = matches!(protocol, "ip4" | "ip6" | "dns" | "dns4" | "dns6" | "dnsaddr");
-        if first && !is_host && protocol != "p2p" {
-            return Err(format!("'{protocol}' is not ip4, ip6, dns, dns4, dns6 or dnsaddr"));
+        let is_host = matches!(protocol, "ip4" | "ip6" | "dns" | "dns4" | "dns6");
+        if last.is_empty() && !is_host {
+            return Err(match protocol {
+                "dnsaddr" => "an overlay found through the DNS is named by --overlay".to_owned(),
+                _ => format!("'{protocol}' is not ip4, ip6, dns, dns4 or dns6"),
+            });
         }
-        first = false;
+        last = protocol;
         if matches!(protocol, "quic-v1" | "p2p-circuit") {
             continue;
         }
@@ -78,7 +81,10 @@ fn parts(text: &str, purpose: Purpose) -> Result<(), String> {
             return Err(format!("'{value}' does not fit '{protocol}'"));
         }
     }
-    Ok(())
+    match purpose {
+        Purpose::Dial if last != "p2p" => Err("it does not end in the member's id, /p2p/12D3KooW…".to_owned()),
+        Purpose::Dial | Purpose::Listen => Ok(()),
+    }
 }
 
 fn value_fits(protocol: &str, value: &str, purpose: Purpose) -> bool {
@@ -88,7 +94,7 @@ fn value_fits(protocol: &str, value: &str, purpose: Purpose) -> bool {
         // Port 0 asks for any free one; nobody can be dialled there.
         "tcp" | "udp" => value.parse::<u16>().is_ok_and(|port| port != 0 || purpose == Purpose::Listen),
         "p2p" => value.parse::<PeerId>().is_ok(),
-        _ => OverlayId::parse_local(value.strip_prefix("_dnsaddr.").unwrap_or(value)).is_ok(),
+        _ => OverlayId::parse_local(value).is_ok(),
     }
 }
 
@@ -161,9 +167,7 @@ mod tests {
         for right in [
             format!("/ip4/192.0.2.7/udp/4001/quic-v1/p2p/{PEER}"),
             format!("/ip6/2001:db8::7/tcp/4001/p2p/{PEER}"),
-            format!("/dnsaddr/p2psip.org/p2p/{PEER}"),
             format!("/dns4/a.p2psip.org/tcp/4001/p2p/{PEER}/p2p-circuit/p2p/{PEER}"),
-            "/ip4/192.0.2.7/tcp/4001".to_owned(),
         ] {
             assert_eq!(multiaddr(&right, Purpose::Dial), Ok(()), "{right}");
         }
@@ -179,6 +183,8 @@ mod tests {
             ("/ip4/192.0.2.7/tcp/4001/p2p/Qm", "'Qm' does not fit"),
             ("/ip4/192.0.2.7/tcp/4001/ws", "'ws' is not a protocol"),
             ("/ip4/192.0.2.7/tcp/4001/", "'' is not a protocol"),
+            ("/ip4/192.0.2.7/tcp/4001", "does not end in the member's id"),
+            ("/dnsaddr/p2psip.org", "named by --overlay"),
         ] {
             let error = multiaddr(wrong, Purpose::Dial).unwrap_err();
             assert!(error.contains(why), "{wrong}: {error}");

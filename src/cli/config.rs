@@ -97,7 +97,7 @@ impl Key {
             Self::Aor => ("The user that p2p-register registers unless told otherwise.", r#""sip:alice@p2psip.org""#),
             Self::Peer => (
                 "Members to ask, as p2p-join prints them; without any, the DNS is asked for them.",
-                r#"["/dnsaddr/p2psip.org", "/ip4/192.0.2.7/udp/4001/quic-v1"]"#,
+                r#"["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"]"#,
             ),
             Self::Home => ("The folder of keys, certificates and the descriptor.", r#""~/.local/share/p2psip""#),
             Self::Descriptor => ("The overlay's descriptor, if it is not in the home.", r#""descriptor.toml""#),

@@ -133,12 +133,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 }
 
 /// Looks every URI up over one connection; the code is the highest of theirs.
-async fn look_up_all(
-    mut access: Access,
-    via: ViaChoice,
-    mut uris: Uris,
-    output: &mut Output<'_, '_>,
-) -> Result<u8, Stop> {
+async fn look_up_all(access: Access, via: ViaChoice, mut uris: Uris, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
     let several = uris.are_several();
     let progress = output.progress();
     let mut attached = None;
@@ -155,11 +150,7 @@ async fn look_up_all(
         progress.doing(|| format!("looking up {name}"));
         let lookups = match &mut attached {
             Some(lookups) => lookups,
-            None => {
-                // The overlay goes without saying if the first URI names it.
-                access.overlay.get_or_insert_with(|| name.overlay().clone());
-                attached.insert(Lookups::attach(&access, via).await?)
-            }
+            None => attached.insert(Lookups::attach(&access, Some(&name), via).await?),
         };
         let code = match lookups.lookup(&name).await {
             Ok(outcome) => present(&outcome, several, output)?,
@@ -517,6 +508,7 @@ mod tests {
                 peer: PeerId::from_public_key([2; 32]),
                 code: code.to_owned(),
                 reason: reason.to_owned(),
+                untrusted: true,
             };
             let mut outcome = outcome(status);
             outcome.rejected = vec![
@@ -543,6 +535,7 @@ mod tests {
             peer: PeerId::from_public_key([2; 32]),
             code: "malformed".to_owned(),
             reason: "it says \u{9b}31m\r\n".to_owned(),
+            untrusted: true,
         }];
         let (_, out, err) = shown(CommonArgs::default(), &outcome);
         assert!(!out.contains('\x1b') && !err.contains(['\u{9b}', '\r']), "{out}{err}");

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     kind::Kind,
     ops::{
-        outcome::{RegisterOutcome, RegisterStatus, RejectedView},
+        outcome::{RegisterOutcome, RegisterStatus},
         register::{RegisterRequest, register},
     },
 };
@@ -31,26 +31,13 @@ use crate::{
 /// Most contacts that a record has room for.
 const MAX_CONTACTS: usize = 8;
 
-/// The codes of a refusal that mean "not to be trusted", rather than "not at present" or "not like this".
-const UNTRUSTED: [&str; 9] = [
-    "bad-signature",
-    "unknown-authority",
-    "certificate-expired",
-    "certificate-not-yet-valid",
-    "revoked",
-    "not-named",
-    "no-credentials",
-    "expired",
-    "from-the-future",
-];
-
 /// `p2p-register` as its help and manual describe it.
 pub const TOOL: Tool = Tool {
     name: "p2p-register",
     description: &[
         "Stores a record in the overlay that binds the user to contacts, signed with the key of this device, and reads it back. Without --contact, the contact is the member that runs on this machine.",
         "Each device of a user has a record of its own; registering again replaces that of this device and no other. The members that accepted the record keep it alive until it expires.",
-        "With --stay the registration is refreshed until Ctrl-C (exit 130) or SIGTERM (exit 0), and then removed. A second signal ends at once.",
+        "With --stay the registration is refreshed until Ctrl-C (exit 130) or SIGTERM (exit 0); then it is left to expire. A second signal ends at once.",
     ],
     exits: &[
         (0, "registered or removed"),
@@ -63,7 +50,7 @@ pub const TOOL: Tool = Tool {
     examples: &[
         Example { line: "p2p-register sip:alice@p2psip.org", does: "Alice is at the member on this machine" },
         Example { line: "p2p-register --contact sip:alice@192.0.2.7:5060", does: "P2PSIP_AOR is at a phone" },
-        Example { line: "p2p-register --expires 600 --stay", does: "refresh until Ctrl-C, then remove" },
+        Example { line: "p2p-register --expires 600 --stay", does: "refresh until Ctrl-C" },
         Example { line: "p2p-register --remove", does: "this device is gone" },
     ],
     bare: Args::command,
@@ -77,15 +64,15 @@ struct Args {
     #[arg(value_name = "AOR")]
     aor: Option<String>,
 
-    /// Where the user can be reached; repeat for several. Without it, the member that runs on this machine
+    /// Where the user can be reached; repeat for several. Without it: the member on this machine
     #[arg(long, value_name = "URI", conflicts_with = "remove")]
     contact: Vec<String>,
 
-    /// Seconds for which it holds, unless refreshed; the overlay sets the default and the maximum
+    /// Seconds for which it holds; the overlay sets the default and the maximum
     #[arg(long, value_name = "S", conflicts_with = "remove", allow_negative_numbers = true)]
     expires: Option<String>,
 
-    /// Stay and refresh until Ctrl-C or SIGTERM, then remove
+    /// Stay and refresh until Ctrl-C or SIGTERM; be a member meanwhile if there is none on this machine
     #[arg(long, conflicts_with = "remove")]
     stay: bool,
 
@@ -113,8 +100,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
         let settings = Settings::resolve(&args.common, None, env)?;
         let request = request(&args, &settings)?;
-        let mut access = settings.access();
-        access.overlay.get_or_insert_with(|| request.aor.host().clone());
+        let access = settings.access();
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         progress.doing(|| format!("registering {}", request.aor));
@@ -198,13 +184,9 @@ fn exit_code(outcome: &RegisterOutcome) -> u8 {
     match outcome.status {
         RegisterStatus::Registered | RegisterStatus::Removed => 0,
         RegisterStatus::NobodyToAsk => Kind::Unreachable.exit_code(),
-        RegisterStatus::Refused if outcome.refused.iter().any(is_about_trust) => Kind::Untrusted.exit_code(),
+        RegisterStatus::Refused if outcome.refused.iter().any(|by| by.untrusted) => Kind::Untrusted.exit_code(),
         RegisterStatus::Refused => Kind::Negative.exit_code(),
     }
-}
-
-fn is_about_trust(refused: &RejectedView) -> bool {
-    UNTRUSTED.contains(&refused.code.as_str())
 }
 
 fn present(outcome: &RegisterOutcome, is_first: bool, output: &mut Output<'_, '_>) -> Result<(), Stop> {
@@ -279,7 +261,7 @@ mod tests {
     use crate::{
         clock::UnixMs,
         name::{InstanceId, PeerId},
-        ops::outcome::{ContactView, Via},
+        ops::outcome::{ContactView, RejectedView, Via},
     };
 
     fn outcome(status: RegisterStatus) -> RegisterOutcome {
@@ -308,12 +290,13 @@ mod tests {
         }
     }
 
-    fn refused(code: &str) -> RegisterOutcome {
+    fn refused(code: &str, untrusted: bool) -> RegisterOutcome {
         let mut outcome = outcome(RegisterStatus::Refused);
         outcome.refused = vec![RejectedView {
             peer: PeerId::from_public_key([4; 32]),
             code: code.to_owned(),
             reason: "the certificate does not name sip:alice@p2psip.org".to_owned(),
+            untrusted,
         }];
         outcome
     }
@@ -356,9 +339,9 @@ mod tests {
         assert_eq!(exit_code(&outcome(RegisterStatus::Registered)), 0);
         assert_eq!(exit_code(&outcome(RegisterStatus::Removed)), 0);
         assert_eq!(exit_code(&outcome(RegisterStatus::NobodyToAsk)), 3);
-        assert_eq!(exit_code(&refused("store-full")), 1);
-        assert_eq!(exit_code(&refused("not-named")), 4);
-        let (out, err) = shown(&CommonArgs::default(), &refused("not-named"), true);
+        assert_eq!(exit_code(&refused("store-full", false)), 1);
+        assert_eq!(exit_code(&refused("not-named", true)), 4);
+        let (out, err) = shown(&CommonArgs::default(), &refused("not-named", true), true);
         assert_eq!(out, "");
         assert_eq!(
             err,

@@ -118,6 +118,8 @@ pub struct RejectedView {
     pub code: String,
     /// The reason, for people.
     pub reason: String,
+    /// Whether the record itself is at fault; else the storer has a reason of its own.
+    pub untrusted: bool,
 }
 
 /// The answer to a registration, in one word.

@@ -58,6 +58,7 @@ pub(super) fn rejected(rejected: &Rejected) -> RejectedView {
         peer: rejected.peer,
         code: rejected.reason.code().to_owned(),
         reason: rejected.reason.to_string(),
+        untrusted: rejected.reason.is_untrusted(),
     }
 }
 
