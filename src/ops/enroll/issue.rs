@@ -40,6 +40,9 @@ pub struct RequestOutcome {
 /// # Errors
 /// [`IdentityError::Request`] for no or mixed names, [`IdentityError::Name`] for names of several overlays or of
 /// another than the home's, [`EnrollError::Usage`] if that overlay needs no certificates; a file's error.
+///
+/// [`IdentityError::Request`]: crate::identity::IdentityError::Request
+/// [`IdentityError::Name`]: crate::identity::IdentityError::Name
 pub fn request(folder: &Path, names: &[ResourceName], out: Option<&Path>) -> Result<RequestOutcome, EnrollError> {
     let key_use = KeyUse::of(names)?;
     if let Some(first) = names.first() {
@@ -138,7 +141,10 @@ pub struct IssueOutcome {
 /// before the first certificate is issued.
 ///
 /// # Errors
-/// [`IdentityError::Missing`] if this is not the CA's home; what is wrong with a request and its names; as [`install()`].
+/// [`IdentityError::Missing`] if this is not the CA's home; what is wrong with a request and its names; as
+/// [`super::install()`].
+///
+/// [`IdentityError::Missing`]: crate::identity::IdentityError::Missing
 pub fn issue(folder: &Path, options: &IssueOptions, now: UnixMs) -> Result<IssueOutcome, EnrollError> {
     let home = Home::open(folder, false)?;
     let authority = home.authority()?;
