@@ -652,13 +652,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let intact = intact(folder.path());
         let mut set_aside = 0;
-        for at in (0..400).step_by(13).chain((4096..intact.len()).step_by(intact.len() / 60)) {
+        for at in (0..400).step_by(29).chain((4096..intact.len()).step_by(intact.len() / 30)) {
             let mut damaged = intact.clone();
             let end = intact.len().min(at + 16);
             damaged[at..end].iter_mut().for_each(|byte| *byte ^= 0xff);
             set_aside += u32::from(open_damaged(folder.path(), &damaged));
         }
-        assert!(set_aside > 10, "{set_aside}");
+        assert!(set_aside > 5, "{set_aside}");
     }
 
     #[test]
