@@ -150,7 +150,11 @@ async fn look_up_all(access: Access, via: ViaChoice, mut uris: Uris, output: &mu
         progress.doing(|| format!("looking up {name}"));
         let lookups = match &mut attached {
             Some(lookups) => lookups,
-            None => attached.insert(Lookups::attach(&access, Some(&name), via).await?),
+            None => {
+                // The overlay goes without saying if the first URI names it.
+                access.overlay.get_or_insert_with(|| name.overlay().clone());
+                attached.insert(Lookups::attach(&access, via).await?)
+            }
         };
         let code = match lookups.lookup(&name).await {
             Ok(outcome) => present(&outcome, several, output)?,
