@@ -133,7 +133,12 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 }
 
 /// Looks every URI up over one connection; the code is the highest of theirs.
-async fn look_up_all(access: Access, via: ViaChoice, mut uris: Uris, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+async fn look_up_all(
+    mut access: Access,
+    via: ViaChoice,
+    mut uris: Uris,
+    output: &mut Output<'_, '_>,
+) -> Result<u8, Stop> {
     let several = uris.are_several();
     let progress = output.progress();
     let mut attached = None;

@@ -245,13 +245,11 @@ impl Access {
     async fn check_published(&self, resolver: &Resolver, known: &Known, deadline: Instant) -> Result<(), OpsError> {
         let overlay = known.descriptor.overlay();
         match dns::find_descriptor(resolver, overlay, deadline).await {
-            Ok(published) if published.value.hash != known.descriptor.hash() => {
-                Err(OpsError::DescriptorChanged {
-                    overlay: overlay.clone(),
-                    known: known.descriptor.hash().to_string(),
-                    published: published.value.hash.to_string(),
-                })
-            }
+            Ok(published) if published.value.hash != known.descriptor.hash() => Err(OpsError::DescriptorChanged {
+                overlay: overlay.clone(),
+                known: known.descriptor.hash().to_string(),
+                published: published.value.hash.to_string(),
+            }),
             Err(error @ DnsError::Ambiguous { .. }) => Err(error.into()),
             Ok(_) | Err(_) => Ok(()),
         }
@@ -265,8 +263,7 @@ impl Access {
         entries: &[PeerInfo],
     ) -> Result<Network, OpsError> {
         let mut config = NetworkConfig::client(overlay.clone(), descriptor, self.timeout);
-        config.quic =
-            entries.iter().any(|entry| entry.addresses.iter().all(|address| address.contains("/quic-v1")));
+        config.quic = entries.iter().any(|entry| entry.addresses.iter().all(|address| address.contains("/quic-v1")));
         let key = SecretKey::generate()?;
         let (network, bound) = Network::bind(config, &key).await?;
         bound.run(Arc::new(Deaf));

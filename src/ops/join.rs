@@ -121,8 +121,7 @@ async fn overlay_of(
 
 /// A purely local overlay needs no preparation: its first member writes an open descriptor.
 fn new_local_overlay(overlay: &OverlayId, home: &Home) -> Result<Known, OpsError> {
-    let descriptor =
-        Descriptor::new(overlay.clone(), true, Policy::Open, None, crate::identity::Limits::default())?;
+    let descriptor = Descriptor::new(overlay.clone(), true, Policy::Open, None, crate::identity::Limits::default())?;
     home.set_descriptor(&descriptor)?;
     tracing::warn!(
         "began the local overlay {overlay}, open to everybody; others join it with \

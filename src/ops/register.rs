@@ -1,6 +1,9 @@
 //! Registering in the overlay: `p2p-register` (draft §4.1).
 
-use std::{future::Future, time::{Duration, Instant}};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use super::{
     Access, OpsError, ViaChoice,
@@ -263,8 +266,6 @@ fn sip_contact(text: &str) -> Result<Contact, OpsError> {
         let why = "its scheme is not sip: or sips:".to_owned();
         return Err(OpsError::Contact { text: text.to_owned(), why });
     }
-    contact
-        .validate()
-        .map_err(|refusal| OpsError::Contact { text: text.to_owned(), why: refusal.to_string() })?;
+    contact.validate().map_err(|refusal| OpsError::Contact { text: text.to_owned(), why: refusal.to_string() })?;
     Ok(contact)
 }

@@ -84,11 +84,7 @@ pub(super) fn build(config: &NetworkConfig, key: &Keypair, protocols: &Protocols
 
 /// Kademlia keeps the routing table and nothing else: records travel in frames of our own, whose answers say whether
 /// a record was stored, and what libp2p would put into its own store is dropped.
-fn kademlia(
-    config: &NetworkConfig,
-    key: &Keypair,
-    protocols: &Protocols,
-) -> kad::Behaviour<kad::store::MemoryStore> {
+fn kademlia(config: &NetworkConfig, key: &Keypair, protocols: &Protocols) -> kad::Behaviour<kad::store::MemoryStore> {
     let peer = key.public().to_peer_id();
     let mut kad = kad::Config::new(protocols.kad.clone());
     kad.set_query_timeout(Duration::from_secs(10))
