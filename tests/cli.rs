@@ -11,9 +11,10 @@ use crate::support::assert_snapshot;
 
 type Run = fn(Vec<OsString>, &Env, &mut Io<'_>) -> u8;
 
-const TOOLS: [(&str, Run); 4] = [
+const TOOLS: [(&str, Run); 5] = [
     ("p2p-enroll", cli::enroll::run),
     ("p2p-join", cli::join::run),
+    ("p2p-lab", cli::lab::run),
     ("p2p-lookup", cli::lookup::run),
     ("p2p-register", cli::register::run),
 ];

@@ -136,7 +136,12 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 }
 
 /// Looks every URI up over one connection; the code is the highest of theirs.
-async fn look_up_all(access: Access, via: ViaChoice, mut uris: Uris, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+async fn look_up_all(
+    mut access: Access,
+    via: ViaChoice,
+    mut uris: Uris,
+    output: &mut Output<'_, '_>,
+) -> Result<u8, Stop> {
     let several = uris.are_several();
     let progress = output.progress();
     let mut attached = None;
@@ -153,7 +158,11 @@ async fn look_up_all(access: Access, via: ViaChoice, mut uris: Uris, output: &mu
         progress.doing(|| format!("looking up {name}"));
         let lookups = match &mut attached {
             Some(lookups) => lookups,
-            None => attached.insert(Lookups::attach(&access, Some(&name), via).await?),
+            None => {
+                // The overlay goes without saying if the first URI names it.
+                access.overlay.get_or_insert_with(|| name.overlay().clone());
+                attached.insert(Lookups::attach(&access, via).await?)
+            }
         };
         let code = match lookups.lookup(&name).await {
             Ok(outcome) => present(&outcome, several, output)?,

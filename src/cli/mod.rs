@@ -25,6 +25,7 @@ mod tool;
 
 pub mod enroll;
 pub mod join;
+pub mod lab;
 pub mod lookup;
 pub mod manual;
 pub mod register;
@@ -33,4 +34,4 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 4] = [&enroll::TOOL, &join::TOOL, &lookup::TOOL, &register::TOOL];
+pub const TOOLS: [&Tool; 5] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL];

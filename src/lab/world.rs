@@ -23,6 +23,8 @@ use crate::{
 
 /// Storers of a record: few, so that even a small overlay has members without it.
 const REPLICATION: u8 = 5;
+/// Peers in a bucket of a routing table: few, so that lookups take several hops in a small world.
+const BUCKET_SIZE: usize = 8;
 /// How long a certificate of the lab is valid.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// How long a service record of the lab is valid.
@@ -314,6 +316,7 @@ impl World {
         if self.options.quic {
             config.network.listen.push("/ip4/127.0.0.1/udp/0/quic-v1".to_owned());
         }
+        config.network.bucket_size = BUCKET_SIZE;
         config.timing = self.options.timing;
         config.peers = self.joining_points();
         self.members.push(Member::start(config).await?);
@@ -356,8 +359,7 @@ impl World {
         }
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         self.dns.set_txt(&dns::dnsaddr_owner(overlay)?, &texts).await?;
-        let pointer =
-            dns::DescriptorPointer { hash: self.descriptor.hash(), policy: Some(self.descriptor.policy()) };
+        let pointer = dns::DescriptorPointer { hash: self.descriptor.hash(), policy: Some(self.descriptor.policy()) };
         self.dns.set_txt(&dns::descriptor_owner(overlay)?, &[&pointer.to_string()]).await?;
         Ok(())
     }

@@ -11,8 +11,8 @@ use futures::future::BoxFuture;
 use super::{MemberConfig, MemberError, handlers, keep::Kept};
 use crate::{
     client::{
-        Call, ErrorCode, ErrorReply, Event, Keep, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame,
-        StatusReply, StoreReply,
+        Call, ErrorCode, ErrorReply, Event, Keep, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame, StatusReply,
+        StoreReply,
     },
     clock::UnixMs,
     identity::{Descriptor, Home, RevocationList},
@@ -75,7 +75,10 @@ impl Stores {
 
 /// Reads the members met in an earlier run; a file that cannot be read counts as none.
 pub fn remembered(home: &Home) -> Vec<PeerInfo> {
-    std::fs::read(home.folder().join(PEERS)).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+    std::fs::read(home.folder().join(PEERS))
+        .ok()
+        .and_then(|json| serde_json::from_slice(&json).ok())
+        .unwrap_or_default()
 }
 
 /// The state of a member.
@@ -141,15 +144,13 @@ impl Core {
     /// Answers a request: by a built-in service, or by a registered handler.
     pub(super) fn respond(core: &Arc<Self>, caller: Caller, frame: RequestFrame) -> Answer {
         if frame.version != crate::client::VERSION {
-            let message =
-                format!("this member speaks version {}, not {}", crate::client::VERSION, frame.version);
+            let message = format!("this member speaks version {}, not {}", crate::client::VERSION, frame.version);
             return Answer::Now(ResponseFrame::Error(ErrorReply::new(ErrorCode::Version, message)));
         }
         if let Some(answer) = handlers::built_in(core, caller, &frame) {
             return answer;
         }
-        let handler =
-            core.handlers.read().unwrap_or_else(PoisonError::into_inner).get(&frame.service).cloned();
+        let handler = core.handlers.read().unwrap_or_else(PoisonError::into_inner).get(&frame.service).cloned();
         match handler {
             Some(handler) => Answer::Later(handler.handle(caller, frame)),
             None => {
@@ -199,11 +200,7 @@ impl Core {
     pub(super) fn accept(&self, envelope: &[u8], from: Option<PeerId>) -> StoreReply {
         let now = UnixMs::now();
         let result = self.trust.verify(envelope, None, now).and_then(|record| {
-            if self.is_responsible(record.position()) {
-                self.insert(record, now)
-            } else {
-                Err(Refusal::NotResponsible)
-            }
+            if self.is_responsible(record.position()) { self.insert(record, now) } else { Err(Refusal::NotResponsible) }
         });
         match result {
             Ok(()) => StoreReply::Stored,
@@ -277,7 +274,10 @@ impl Core {
             Ok(record) => record,
             Err(reason) => {
                 self.publish(Event::Refused { peer: None, reason: reason.clone() });
-                return PutReply { refused: vec![crate::client::Rejected { peer: self.network.peer(), reason }], ..Default::default() };
+                return PutReply {
+                    refused: vec![crate::client::Rejected { peer: self.network.peer(), reason }],
+                    ..Default::default()
+                };
             }
         };
         let mut reply = self.place(record.clone(), Duration::from_millis(put.timeout_ms)).await;

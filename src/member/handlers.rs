@@ -41,9 +41,9 @@ pub(super) fn built_in(core: &Arc<Core>, caller: Caller, frame: &RequestFrame) -
                 core.with_storer(|storer, _| storer.answer_digest(&call, UnixMs::now(), DIGEST_BUDGET))
             })
         }),
-        Keep::SERVICE => with::<Keep>(frame, |call| {
-            later::<Keep, _>(core, move |core| async move { core.keep_for(&call.envelope) })
-        }),
+        Keep::SERVICE => {
+            with::<Keep>(frame, |call| later::<Keep, _>(core, move |core| async move { core.keep_for(&call.envelope) }))
+        }
         PutRevocations::SERVICE => with::<PutRevocations>(frame, |call| {
             later::<PutRevocations, _>(core, move |core| async move { core.take_revocations(&call.list) })
         }),

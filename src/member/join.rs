@@ -25,11 +25,12 @@ pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(),
             entries.iter().map(|entry| async { (*entry, ask(network, entry, config.timing.join).await) }).collect();
         while let Some((entry, result)) = asked.next().await {
             match result {
-                Ok(mut neighbours) => {
-                    neighbours.push(entry.clone());
-                    neighbours.extend(config.remembered.iter().cloned());
+                Ok(neighbours) => {
+                    let known = neighbours.iter().chain([entry]).chain(&config.remembered);
+                    let known: Vec<PeerInfo> = known.cloned().collect();
                     // The swarm's task lives: it was started a moment ago.
-                    let _ = network.bootstrap(&neighbours).await;
+                    let _ = network.bootstrap(&known).await;
+                    meet(network, neighbours, config).await;
                     return Ok(());
                 }
                 Err(error) => failures.push((entry, error)),
@@ -52,6 +53,15 @@ pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(),
     }
     let _ = network.bootstrap(&config.remembered).await;
     Ok(())
+}
+
+/// Makes our nearest neighbours know us: those who hold what we shall hold learn of us by being asked.
+async fn meet(network: &Network, mut neighbours: Vec<PeerInfo>, config: &MemberConfig) {
+    neighbours.truncate(usize::from(config.descriptor.limits().replication) + 3);
+    let met = neighbours.iter().map(|neighbour| ask(network, neighbour, config.timing.request));
+    for closer in futures::future::join_all(met).await.into_iter().flatten() {
+        let _ = network.bootstrap(&closer).await;
+    }
 }
 
 async fn ask(network: &Network, entry: &PeerInfo, timeout: Duration) -> Result<Vec<PeerInfo>, AskError> {

@@ -1,9 +1,6 @@
 //! Records that clients handed in are stored again and again until they expire: a one-shot tool is gone by then.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 

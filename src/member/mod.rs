@@ -16,22 +16,18 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle};
 
+use self::core::Core;
 pub use self::{
     config::{MemberConfig, Timing},
     core::{Handler, remembered},
     error::MemberError,
 };
-use self::core::Core;
 use crate::{
     client::{PeerInfo, Put, PutReply, StatusReply},
     identity::SecretKey,
     name::{PeerId, ResourceName},
     overlay::{
-        Answer, Caller, Responder,
-        lookup::LookupOutcome,
-        persist::SetAside,
-        socket::SocketServer,
-        swarm::Network,
+        Answer, Caller, Responder, lookup::LookupOutcome, persist::SetAside, socket::SocketServer, swarm::Network,
     },
 };
 

@@ -4,11 +4,7 @@
 //! them the fingerprints of those dictionaries. The other answers with what it has where they differ, and is sent in
 //! turn what it lacks. Nothing is ever taken on trust: every envelope is verified as if a stranger had sent it.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::{broadcast, watch};
 

@@ -48,7 +48,7 @@ pub enum ViaChoice {
 /// What a tool knows about the overlay before it starts.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// The overlay; else that of the name asked for, or the descriptor's.
+    /// The overlay; else that of the descriptor.
     pub overlay: Option<OverlayId>,
     /// A file that says what the overlay is; else the home's.
     pub descriptor: Option<PathBuf>,
@@ -118,8 +118,8 @@ impl Access {
     }
 
     /// The descriptor given or kept at home; `None` if there is none for the overlay that is meant.
-    pub(super) fn local_descriptor(&self, named: Option<&OverlayId>) -> Result<Option<Known>, OpsError> {
-        let wanted = self.overlay.as_ref().or(named);
+    pub(super) fn local_descriptor(&self) -> Result<Option<Known>, OpsError> {
+        let wanted = self.overlay.as_ref();
         let home = self.existing_home()?;
         let given = match (&self.descriptor, &home) {
             (Some(path), _) => Some(Descriptor::load(path)?),
@@ -150,8 +150,8 @@ impl Access {
     }
 
     /// Finds a way into the overlay.
-    pub(super) async fn attach(&self, named: Option<&OverlayId>, via: ViaChoice) -> Result<Attached, OpsError> {
-        let known = self.local_descriptor(named)?;
+    pub(super) async fn attach(&self, via: ViaChoice) -> Result<Attached, OpsError> {
+        let known = self.local_descriptor()?;
         if matches!(via, ViaChoice::Auto | ViaChoice::Socket) {
             match SocketClient::connect(&self.socket_path()).await {
                 Ok(mut socket) => {
@@ -167,7 +167,7 @@ impl Access {
             }
         }
         let deadline = self.deadline();
-        let overlay = match (&known, self.overlay.as_ref().or(named)) {
+        let overlay = match (&known, &self.overlay) {
             (Some(known), _) => known.descriptor.overlay().clone(),
             (None, Some(overlay)) => overlay.clone(),
             (None, None) => return Err(OpsError::WhichOverlay),
@@ -245,13 +245,11 @@ impl Access {
     async fn check_published(&self, resolver: &Resolver, known: &Known, deadline: Instant) -> Result<(), OpsError> {
         let overlay = known.descriptor.overlay();
         match dns::find_descriptor(resolver, overlay, deadline).await {
-            Ok(published) if published.value.hash != known.descriptor.hash() => {
-                Err(OpsError::DescriptorChanged {
-                    overlay: overlay.clone(),
-                    known: known.descriptor.hash().to_string(),
-                    published: published.value.hash.to_string(),
-                })
-            }
+            Ok(published) if published.value.hash != known.descriptor.hash() => Err(OpsError::DescriptorChanged {
+                overlay: overlay.clone(),
+                known: known.descriptor.hash().to_string(),
+                published: published.value.hash.to_string(),
+            }),
             Err(error @ DnsError::Ambiguous { .. }) => Err(error.into()),
             Ok(_) | Err(_) => Ok(()),
         }
@@ -265,8 +263,7 @@ impl Access {
         entries: &[PeerInfo],
     ) -> Result<Network, OpsError> {
         let mut config = NetworkConfig::client(overlay.clone(), descriptor, self.timeout);
-        config.quic =
-            entries.iter().any(|entry| entry.addresses.iter().all(|address| address.contains("/quic-v1")));
+        config.quic = entries.iter().any(|entry| entry.addresses.iter().all(|address| address.contains("/quic-v1")));
         let key = SecretKey::generate()?;
         let (network, bound) = Network::bind(config, &key).await?;
         bound.run(Arc::new(Deaf));

@@ -94,7 +94,7 @@ async fn overlay_of(
     home: &Home,
 ) -> Result<(Known, Vec<crate::client::PeerInfo>), OpsError> {
     let deadline = access.deadline();
-    if let Some(known) = access.local_descriptor(None)? {
+    if let Some(known) = access.local_descriptor()? {
         let overlay = known.descriptor.overlay().clone();
         let peers = match access.entries(&overlay, Some(&known), deadline).await {
             Ok(entries) => entries,
@@ -111,7 +111,7 @@ async fn overlay_of(
     if request.local && access.peers.is_empty() {
         return Ok((new_local_overlay(&overlay, home)?, Vec::new()));
     }
-    let attached = access.attach(None, super::ViaChoice::Peer).await?;
+    let attached = access.attach(super::ViaChoice::Peer).await?;
     let peers = match attached.route {
         super::access::Route::Peers { entries, .. } => entries,
         super::access::Route::Socket(_) => Vec::new(),
@@ -121,8 +121,7 @@ async fn overlay_of(
 
 /// A purely local overlay needs no preparation: its first member writes an open descriptor.
 fn new_local_overlay(overlay: &OverlayId, home: &Home) -> Result<Known, OpsError> {
-    let descriptor =
-        Descriptor::new(overlay.clone(), true, Policy::Open, None, crate::identity::Limits::default())?;
+    let descriptor = Descriptor::new(overlay.clone(), true, Policy::Open, None, crate::identity::Limits::default())?;
     home.set_descriptor(&descriptor)?;
     tracing::warn!(
         "began the local overlay {overlay}, open to everybody; others join it with \

@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// A way into an overlay over which any number of names can be looked up.
-pub struct Lookups<'a> {
-    access: &'a Access,
+pub struct Lookups {
+    access: Access,
     via: ViaChoice,
     attached: Attached,
     trust: Arc<Trust>,
@@ -38,24 +38,22 @@ pub struct Lookups<'a> {
 /// [`OpsError`]: no way into the overlay, or nobody there answered. A negative answer is an outcome, not an error.
 pub async fn lookup(access: &Access, name: &ResourceName, via: ViaChoice) -> Result<LookupOutcome, OpsError> {
     let started = Instant::now();
-    let mut lookups = Lookups::attach(access, Some(name), via).await?;
+    let mut named = access.clone();
+    named.overlay.get_or_insert_with(|| name.overlay().clone());
+    let mut lookups = Lookups::attach(&named, via).await?;
     lookups.started = Some(started);
     lookups.lookup(name).await
 }
 
-impl<'a> Lookups<'a> {
-    /// Finds a way into the overlay; a first name helps to know which one is meant.
+impl Lookups {
+    /// Finds a way into the overlay that `access` names.
     ///
     /// # Errors
     /// [`OpsError`].
-    pub async fn attach(
-        access: &'a Access,
-        first: Option<&ResourceName>,
-        via: ViaChoice,
-    ) -> Result<Self, OpsError> {
-        let attached = access.attach(first.map(ResourceName::overlay), via).await?;
+    pub async fn attach(access: &Access, via: ViaChoice) -> Result<Self, OpsError> {
+        let attached = access.attach(via).await?;
         let trust = attached.known.trust();
-        Ok(Self { access, via, attached, trust, started: None })
+        Ok(Self { access: access.clone(), via, attached, trust, started: None })
     }
 
     /// Looks a name up. Whatever comes back is verified here once more, whoever has verified it before.

@@ -1,6 +1,9 @@
 //! Registering in the overlay: `p2p-register` (draft §4.1).
 
-use std::{future::Future, time::{Duration, Instant}};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use super::{
     Access, OpsError, ViaChoice,
@@ -95,11 +98,11 @@ struct Registrar<'a> {
 impl<'a> Registrar<'a> {
     async fn new(access: &'a Access, request: &'a RegisterRequest) -> Result<Self, OpsError> {
         let mut contacts = request.contacts.iter().map(|text| sip_contact(text)).collect::<Result<Vec<_>, _>>()?;
-        // What can be known to be wrong is said before anybody is asked.
-        if let Some(known) = access.local_descriptor(Some(request.aor.host()))? {
-            request.aor.check_overlay(known.descriptor.overlay())?;
-        } else if let Some(overlay) = &access.overlay {
-            request.aor.check_overlay(overlay)?;
+        // What can be known to be wrong is said before anybody is asked: first another overlay's name, then the rest.
+        match (&access.overlay, access.local_descriptor()?) {
+            (_, Some(known)) => request.aor.check_overlay(known.descriptor.overlay())?,
+            (Some(overlay), None) => request.aor.check_overlay(overlay)?,
+            (None, None) => {}
         }
         let needs_member = contacts.is_empty() && !request.remove;
         let (descriptor, mut desk) = open_desk(access, request, needs_member).await?;
@@ -203,9 +206,10 @@ async fn open_desk(
     request: &RegisterRequest,
     needs_member: bool,
 ) -> Result<(std::sync::Arc<Descriptor>, Desk), OpsError> {
-    let overlay = request.aor.host();
+    let mut access = access.clone();
+    access.overlay.get_or_insert_with(|| request.aor.host().clone());
     let via = if needs_member { ViaChoice::Socket } else { ViaChoice::Auto };
-    let absent = match access.attach(Some(overlay), via).await {
+    let absent = match access.attach(via).await {
         Ok(attached) => {
             let desk = match attached.route {
                 Route::Socket(socket) => Desk::Socket(socket),
@@ -221,7 +225,6 @@ async fn open_desk(
     if !request.stay {
         return Err(absent);
     }
-    let access = Access { overlay: Some(overlay.clone()), ..access.clone() };
     let running = join::start(&access, &JoinRequest::default()).await?;
     Ok((running.known.descriptor.clone(), Desk::Member(Box::new(running))))
 }
@@ -263,8 +266,6 @@ fn sip_contact(text: &str) -> Result<Contact, OpsError> {
         let why = "its scheme is not sip: or sips:".to_owned();
         return Err(OpsError::Contact { text: text.to_owned(), why });
     }
-    contact
-        .validate()
-        .map_err(|refusal| OpsError::Contact { text: text.to_owned(), why: refusal.to_string() })?;
+    contact.validate().map_err(|refusal| OpsError::Contact { text: text.to_owned(), why: refusal.to_string() })?;
     Ok(contact)
 }

@@ -98,9 +98,9 @@ pub async fn place(
             placement::Step::StoreLocal(peer) => machine.on_stored(&peer, store_here(record.envelope())),
             placement::Step::ReadBack(from) => {
                 let read = &read;
-                asked.push(Box::pin(async move {
-                    Answer::ReadBack(from.peer, network.call(&from, read, storing).await)
-                }));
+                asked.push(Box::pin(
+                    async move { Answer::ReadBack(from.peer, network.call(&from, read, storing).await) },
+                ));
             }
             placement::Step::Wait(until) => {
                 if let Some(answer) = next_before(&mut asked, until).await {

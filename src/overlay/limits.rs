@@ -147,7 +147,12 @@ mod tests {
 
     fn rates() -> Rates {
         let rate = |burst| Rate { per_second: 10.0, burst };
-        Rates { requests: rate(20.0), walks: rate(5.0), stores: rate(3.0), octets: Rate { per_second: 1e3, burst: 1e4 } }
+        Rates {
+            requests: rate(20.0),
+            walks: rate(5.0),
+            stores: rate(3.0),
+            octets: Rate { per_second: 1e3, burst: 1e4 },
+        }
     }
 
     fn admitted(limits: &mut Limits, service: &str, octets: usize, now: Instant, tries: usize) -> usize {

@@ -188,12 +188,7 @@ impl Drop for SocketServer {
     }
 }
 
-async fn accept(
-    listener: UnixListener,
-    uid: u32,
-    responder: Arc<dyn Responder>,
-    events: broadcast::Sender<Event>,
-) {
+async fn accept(listener: UnixListener, uid: u32, responder: Arc<dyn Responder>, events: broadcast::Sender<Event>) {
     let room = Arc::new(Semaphore::new(MAX_ATTACHED));
     let mut attached = JoinSet::new();
     loop {

@@ -174,3 +174,194 @@ fn read(octets: &[u8], what: &str) -> Result<Value, Refusal> {
         .map_err(|error| Refusal::malformed(format!("its {what} cannot be read: {}", cbor_error(&error))))?;
     if rest.is_empty() { Ok(value) } else { Err(Refusal::malformed(format!("octets follow its {what}"))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+    use crate::record::testing::{self, Draft, Enrolled};
+
+    const ALICE: &str = "sip:alice@p2psip.org";
+
+    fn alice() -> Draft {
+        Draft::user(ALICE, 1)
+    }
+
+    fn why(envelope: &[u8]) -> String {
+        match open(envelope) {
+            Err(Refusal::Malformed { why }) => why,
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("accepted"),
+        }
+    }
+
+    fn bytes(value: &Value) -> Vec<u8> {
+        let mut octets = Vec::new();
+        ciborium::into_writer(value, &mut octets).unwrap();
+        octets
+    }
+
+    fn integer(value: i64) -> Value {
+        Value::Integer(value.into())
+    }
+
+    fn alg() -> (Value, Value) {
+        (integer(1), integer(-8))
+    }
+
+    fn kid() -> (Value, Value) {
+        (integer(4), Value::Bytes(testing::key(1).public().octets().to_vec()))
+    }
+
+    /// An envelope with this protected header. Its signature is none.
+    fn with_header(header: Vec<(Value, Value)>) -> Vec<u8> {
+        with_parts(
+            18,
+            vec![
+                Value::Bytes(bytes(&Value::Map(header))),
+                Value::Map(vec![]),
+                Value::Bytes(alice().payload.encode().unwrap()),
+                Value::Bytes(vec![0; 64]),
+            ],
+        )
+    }
+
+    fn with_parts(tag: u64, parts: Vec<Value>) -> Vec<u8> {
+        bytes(&Value::Tag(tag, Box::new(Value::Array(parts))))
+    }
+
+    /// Signatures are over these octets and records outlive a program's version: what fails here breaks the overlay.
+    #[test]
+    fn the_encoding_stays_as_it_is() {
+        let envelope = alice().removed().seal(None);
+        let key = HEXLOWER.encode(testing::key(1).public().octets());
+        // Tag 18; four items; {1: -8, 4: key}; {}; the payload.
+        let expected = format!("d2845826a20127045820{key}a05842a4646e616d65");
+        assert!(HEXLOWER.encode(&envelope).starts_with(&expected), "{}", HEXLOWER.encode(&envelope));
+        assert_eq!(open(&envelope).unwrap().payload, alice().removed().payload.encode().unwrap());
+        // RFC 9052 §4.4: context, protected header, external data, payload.
+        let message = open(&envelope).unwrap().message;
+        let expected = format!("846a5369676e61747572653158 26a20127045820{key}4f{}5842", HEXLOWER.encode(CONTEXT));
+        assert!(HEXLOWER.encode(&message).starts_with(&expected.replace(' ', "")), "{}", HEXLOWER.encode(&message));
+    }
+
+    #[test]
+    fn sealing_refuses_what_storers_would() {
+        let certificate = Enrolled::new().certificate(1, &[ALICE]);
+        let seal = |draft: &Draft, key: u8| seal(&draft.payload, &testing::key(key), Some(&certificate)).unwrap_err();
+        assert!(matches!(seal(&alice(), 2), RecordError::OtherKey { .. }));
+        let bob = Draft::user("sip:bob@p2psip.org", 1);
+        assert_eq!(seal(&bob, 1), RecordError::Refused(Refusal::NotNamed));
+        let mut empty = alice();
+        empty.payload.body = crate::record::Body::User { contacts: vec![] };
+        let error = seal(&empty, 1);
+        assert!(matches!(error, RecordError::Refused(Refusal::Malformed { .. })));
+        assert_eq!(error.kind(), Kind::Usage);
+    }
+
+    #[test]
+    fn whatever_is_not_cose_sign1_is_malformed() {
+        assert!(open(&with_header(vec![alg(), kid()])).is_ok());
+        let parts = |count| vec![Value::Bytes(vec![]); count];
+        assert!(why(&[]).contains("cut short"));
+        assert!(why(&[0xf6]).contains("not tagged"));
+        assert!(why(&alice().seal(None)[1..]).contains("not tagged"));
+        assert!(why(&with_parts(98, parts(4))).contains("not tagged"));
+        assert!(why(&with_parts(18, parts(4))).contains("not COSE_Sign1"));
+        for count in [0, 3, 5] {
+            assert!(why(&with_parts(18, parts(count))).contains("not COSE_Sign1"));
+        }
+        let detached = vec![Value::Bytes(vec![]), Value::Map(vec![]), Value::Null, Value::Bytes(vec![])];
+        assert!(why(&with_parts(18, detached)).contains("not COSE_Sign1"));
+        assert!(why(&[alice().seal(None), vec![0]].concat()).contains("octets follow"));
+    }
+
+    #[test]
+    fn headers_are_protected_and_understood_or_the_envelope_is_malformed() {
+        let header = |parameters| why(&with_header(parameters));
+        let bytes = |count| Value::Bytes(vec![0; count]);
+        assert!(header(vec![]).contains("neither"));
+        assert!(header(vec![alg()]).contains("neither"));
+        assert!(header(vec![kid()]).contains("algorithm"));
+        assert!(header(vec![(integer(1), integer(-7)), kid()]).contains("another algorithm"));
+        assert!(header(vec![(integer(1), Value::Text("EdDSA".to_owned())), kid()]).contains("another algorithm"));
+        assert!(header(vec![alg(), (integer(2), Value::Array(vec![integer(1)])), kid()]).contains("critical"));
+        assert!(header(vec![alg(), (integer(3), integer(0)), kid()]).contains("not understood"));
+        assert!(header(vec![alg(), kid(), (integer(-70_000), integer(0))]).contains("not understood"));
+        assert!(header(vec![alg(), kid(), (Value::Text("x".to_owned()), integer(0))]).contains("not understood"));
+        assert!(header(vec![alg(), (integer(4), bytes(31))]).contains("32 octets"));
+        assert!(header(vec![alg(), (integer(4), integer(0))]).contains("string of octets"));
+        assert!(header(vec![alg(), kid(), (integer(33), bytes(9))]).contains("both"));
+        assert!(header(vec![alg(), kid(), kid()]).contains("twice"));
+        for certificates in 1..3 {
+            let chain = (integer(33), Value::Array(vec![bytes(9); certificates]));
+            assert!(header(vec![alg(), chain]).contains("exactly one certificate"));
+        }
+        // The same twice, or in another order, is another encoding of the same.
+        assert!(header(vec![alg(), alg(), kid()]).contains("one encoding"));
+        assert!(header(vec![kid(), alg()]).contains("one encoding"));
+        let unprotected =
+            vec![Value::Bytes(self::bytes(&Value::Map(vec![alg()]))), Value::Map(vec![kid()]), bytes(1), bytes(64)];
+        assert!(why(&with_parts(18, unprotected)).contains("not protected"));
+    }
+
+    #[test]
+    fn another_encoding_of_the_same_is_malformed() {
+        let envelope = alice().seal(None);
+        assert_eq!(envelope[..4], [0xd2, 0x84, 0x58, 0x26]);
+        let variants = [
+            [&[0xd8, 0x12][..], &envelope[1..]].concat(),
+            [&[0xd2, 0x98, 0x04][..], &envelope[2..]].concat(),
+            [&[0xd2, 0x9f][..], &envelope[2..], &[0xff]].concat(),
+            [&[0xd2, 0x84, 0x59, 0x00, 0x26][..], &envelope[4..]].concat(),
+            [&[0xd2, 0x84, 0x5f, 0x58, 0x26][..], &envelope[4..42], &[0xff], &envelope[42..]].concat(),
+        ];
+        for variant in variants {
+            assert!(why(&variant).contains("one encoding"), "{}", HEXLOWER.encode(&variant));
+        }
+    }
+
+    #[test]
+    fn a_signature_has_no_second_form_and_a_weak_key_signs_nothing() {
+        // The order of the group, little-endian (RFC 8032 §5.1): adding it to S changes nothing but the octets.
+        let order = HEXLOWER.decode(b"edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010").unwrap();
+        let opened = open(&alice().seal(None)).unwrap();
+        let mut second = opened.signature.clone();
+        let mut carry = 0;
+        for (digit, add) in second[32..].iter_mut().zip(order) {
+            let sum = u16::from(*digit) + u16::from(add) + carry;
+            *digit = sum as u8;
+            carry = sum >> 8;
+        }
+        let key = testing::key(1).public();
+        assert!(key.verify(&opened.message, &opened.signature));
+        assert!(!key.verify(&opened.message, &second));
+        // The neutral element as key and as R, with S = 0, satisfies the equation for every message.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        assert!(!PublicKey::from_octets(neutral).verify(b"anything", &signature));
+    }
+
+    #[test]
+    fn nesting_does_not_exhaust_the_stack() {
+        // Countersignatures in protected headers of countersignatures, and plain arrays, as deep as 64 KiB allow.
+        let mut header = bytes(&Value::Map(vec![alg(), kid()]));
+        while header.len() < 60_000 {
+            let length = u16::try_from(header.len()).unwrap().to_be_bytes();
+            header = [&[0xa1, 0x07, 0x83, 0x59][..], &length, &header, &[0xa0, 0x40]].concat();
+        }
+        let length = u16::try_from(header.len()).unwrap().to_be_bytes();
+        let countersigned = [&[0xd2, 0x84, 0x59][..], &length, &header, &[0xa0, 0x40, 0x40]].concat();
+        let arrays = [&[0xd2][..], &[0x81; 65_000]].concat();
+        let check = move || {
+            assert!(why(&countersigned).contains("not understood"));
+            assert!(why(&arrays).contains("too deeply"));
+        };
+        thread::Builder::new().stack_size(256 * 1024).spawn(check).unwrap().join().unwrap();
+    }
+}

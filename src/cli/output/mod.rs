@@ -125,6 +125,11 @@ impl<'io, 'streams> Output<'io, 'streams> {
         self.format
     }
 
+    /// Whether results are coloured.
+    pub(super) const fn is_coloured(&self) -> bool {
+        self.out.0
+    }
+
     /// The streams, for what is not printing.
     pub(super) const fn io(&mut self) -> &mut Io<'streams> {
         self.io

@@ -17,6 +17,10 @@ const MAX_INCOMING: u32 = 1024;
 const MAX_PENDING_INCOMING: u32 = 256;
 const MAX_PER_PEER: u32 = 4;
 
+/// Peers that a query which refreshes the routing table settles for. The neighbourhood itself is found by frames of our
+/// own; Kademlia's queries only have to come near each bucket, and every peer more is a connection more.
+const REFRESH_PEERS: usize = 3;
+
 /// Requests of one connection that may be under way at a time, each way.
 const MAX_STREAMS: usize = 128;
 
@@ -80,11 +84,7 @@ pub(super) fn build(config: &NetworkConfig, key: &Keypair, protocols: &Protocols
 
 /// Kademlia keeps the routing table and nothing else: records travel in frames of our own, whose answers say whether
 /// a record was stored, and what libp2p would put into its own store is dropped.
-fn kademlia(
-    config: &NetworkConfig,
-    key: &Keypair,
-    protocols: &Protocols,
-) -> kad::Behaviour<kad::store::MemoryStore> {
+fn kademlia(config: &NetworkConfig, key: &Keypair, protocols: &Protocols) -> kad::Behaviour<kad::store::MemoryStore> {
     let peer = key.public().to_peer_id();
     let mut kad = kad::Config::new(protocols.kad.clone());
     kad.set_query_timeout(Duration::from_secs(10))
@@ -94,6 +94,8 @@ fn kademlia(
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
+        // Queries only fill the table: they need to come close, not to find twenty peers around every bucket.
+        .set_replication_factor(NonZeroUsize::new(config.bucket_size.min(REFRESH_PEERS)).unwrap_or(NonZeroUsize::MIN))
         .set_kbucket_size(NonZeroUsize::new(config.bucket_size).unwrap_or(NonZeroUsize::MIN))
         .set_periodic_bootstrap_interval(Some(config.refresh));
     let mut behaviour = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad);

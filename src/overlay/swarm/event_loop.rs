@@ -194,10 +194,8 @@ impl EventLoop {
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
                 // A dial that was refused by our own limits or was not needed says nothing about the peer.
-                let unreachable = matches!(
-                    error,
-                    DialError::Transport(_) | DialError::NoAddresses | DialError::WrongPeerId { .. }
-                );
+                let unreachable =
+                    matches!(error, DialError::Transport(_) | DialError::NoAddresses | DialError::WrongPeerId { .. });
                 if unreachable {
                     self.forget(&peer);
                 }
@@ -430,4 +428,3 @@ fn without_peer(address: &Multiaddr) -> String {
     }
     address.to_string()
 }
-

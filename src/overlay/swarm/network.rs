@@ -277,12 +277,7 @@ impl Network {
     ///
     /// # Errors
     /// [`AskError`].
-    pub async fn ask(
-        &self,
-        to: &PeerInfo,
-        frame: RequestFrame,
-        timeout: Duration,
-    ) -> Result<ResponseFrame, AskError> {
+    pub async fn ask(&self, to: &PeerInfo, frame: RequestFrame, timeout: Duration) -> Result<ResponseFrame, AskError> {
         let peer = to_libp2p(&to.peer)?;
         let addresses = to.addresses.iter().filter_map(|address| dialable(address)).collect();
         self.traffic.asked.fetch_add(1, Ordering::Relaxed);
