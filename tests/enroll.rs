@@ -6,6 +6,8 @@ use p2psip::cli::{Env, Io, enroll};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::json_schema::assert_shape;
+
 /// A folder in which commands are run.
 struct Desk(TempDir);
 
@@ -70,6 +72,20 @@ fn a_certificate_goes_from_request_to_revocation() {
     desk.json("install @ca/revocations.cbor --home @alice");
     let (code, out, _) = desk.run("show --home @alice");
     assert!(code == 4 && out.contains("revoked 20"), "found, but not to be trusted: {out}");
+}
+
+#[test]
+fn each_key_of_each_outcome_is_part_of_the_schema() {
+    let desk = Desk::new();
+    let init = ["init p2psip.org --home @ca", "init open.org --open --home @open"].map(|line| desk.json(line));
+    assert_shape("enroll-init", &init);
+    let request =
+        ["request sip:alice%p2psip.org --home @alice --out @alice.csr", "request sip:p2psip.org --home @alice"];
+    assert_shape("enroll-request", &request.map(|line| desk.json(line)));
+    desk.json("install @ca/descriptor.toml --home @alice");
+    let issue = ["issue @alice.csr --home @ca --out @alice.pem", "issue @alice.csr --home @ca --into @alice"];
+    assert_shape("enroll-issue", &issue.map(|line| desk.json(line)));
+    assert_shape("enroll-revoke", &[desk.json("revoke sip:alice%p2psip.org --home @ca")]);
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod cli;
 mod enroll;
 mod json_schema;
 mod layers;
+mod process;
 mod support;

@@ -4,18 +4,10 @@ use std::path::PathBuf;
 
 use super::output::ColorChoice;
 
-/// What every tool has, and each of its commands.
+/// What every tool has, and each of its commands: how to print.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub(super) struct CommonArgs {
-    /// Folder of keys and certificates [env: P2PSIP_HOME]
-    #[arg(long, value_name = "DIR", global = true)]
-    pub(super) home: Option<PathBuf>,
-
-    /// Configuration file, instead of ./p2psip.toml and the user's
-    #[arg(long, value_name = "FILE", global = true)]
-    pub(super) config: Option<PathBuf>,
-
     /// Print JSON, one object a line
     #[arg(long, conflicts_with = "short", global = true)]
     pub(super) json: bool,
@@ -43,6 +35,19 @@ pub(super) struct CommonArgs {
         global = true
     )]
     pub(super) color: ColorChoice,
+}
+
+/// Where keys, certificates and settings are, for the tools that need some.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Common options")]
+pub(super) struct HomeArgs {
+    /// Folder of keys and certificates [env: P2PSIP_HOME]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(super) home: Option<PathBuf>,
+
+    /// Configuration file, instead of ./p2psip.toml and the user's
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) config: Option<PathBuf>,
 }
 
 /// How to reach an overlay, for the tools that do.

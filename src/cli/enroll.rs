@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use serde::Serialize;
 
 use super::{
-    args::CommonArgs,
+    args::{CommonArgs, HomeArgs},
     check,
     io::{Env, Io},
     lookup::peer_name,
@@ -61,10 +61,13 @@ pub const TOOL: Tool = Tool {
 
 /// Make a P2PSIP overlay and certify its users and services
 #[derive(Debug, Parser)]
-#[command(name = TOOL.name, disable_help_subcommand = true, subcommand_value_name = "COMMAND", arg_required_else_help = false)]
+#[command(name = TOOL.name, subcommand_value_name = "COMMAND", arg_required_else_help = false)]
 struct Args {
     #[command(subcommand)]
     command: Command,
+
+    #[command(flatten)]
+    home: HomeArgs,
 
     #[command(flatten)]
     common: CommonArgs,
@@ -164,7 +167,7 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-enroll` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::read(&args.common, env)?;
+        let settings = Settings::read(&args.home, env)?;
         execute(args.command, &settings, output)
     })
 }

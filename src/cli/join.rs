@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::{AccessArgs, CommonArgs},
+    args::{AccessArgs, CommonArgs, HomeArgs},
     config,
     io::{Env, Io, Signal},
     output::{
@@ -72,6 +72,9 @@ struct Args {
     access: AccessArgs,
 
     #[command(flatten)]
+    home: HomeArgs,
+
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -92,7 +95,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if args.print_config {
             return output.text(&config::template()).map(|()| 0);
         }
-        let settings = Settings::read(&args.common, env)?;
+        let settings = Settings::read(&args.home, env)?;
         let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
         let request = JoinRequest { listen: settings.listen(&args.listen)?, local: settings.local(args.local) };
 

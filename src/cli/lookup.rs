@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, Parser, ValueEnum};
 use tokio::sync::mpsc;
 
 use super::{
-    args::{AccessArgs, CommonArgs},
+    args::{AccessArgs, CommonArgs, HomeArgs},
     io::{Env, Io},
     output::{
         Format, Output, count,
@@ -86,6 +86,9 @@ struct Args {
     access: AccessArgs,
 
     #[command(flatten)]
+    home: HomeArgs,
+
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -128,7 +131,7 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-lookup` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let access = Settings::read(&args.common, env)?.access(&args.access, None)?;
+        let access = Settings::read(&args.home, env)?.access(&args.access, None)?;
         let uris = Uris::new(&args.uris, output)?;
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         runtime::one_shot(signals, &progress, look_up_all(access, args.via.into(), uris, output))?

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::{AccessArgs, CommonArgs},
+    args::{AccessArgs, CommonArgs, HomeArgs},
     check,
     io::{Env, Io, Signal},
     lookup::contact_lines,
@@ -84,6 +84,9 @@ struct Args {
     access: AccessArgs,
 
     #[command(flatten)]
+    home: HomeArgs,
+
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -101,7 +104,7 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-register` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::read(&args.common, env)?;
+        let settings = Settings::read(&args.home, env)?;
         let request = request(&args, &settings)?;
         let access = settings.access(&args.access, None)?;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    args::{AccessArgs, CommonArgs},
+    args::{AccessArgs, HomeArgs},
     check::{self, Purpose},
     config::{ConfigFile, Key},
     io::Env,
@@ -89,9 +89,9 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads the environment and the configuration files.
-    pub(super) fn read(common: &CommonArgs, env: &Env) -> Result<Self, SettingsError> {
-        let layers = Layers::read(common.config.as_deref(), env)?;
-        let home = layers.path(Key::Home, common.home.as_deref()).or_else(|| default_home(env));
+    pub(super) fn read(args: &HomeArgs, env: &Env) -> Result<Self, SettingsError> {
+        let layers = Layers::read(args.config.as_deref(), env)?;
+        let home = layers.path(Key::Home, args.home.as_deref()).or_else(|| default_home(env));
         Ok(Self { layers, home })
     }
 
@@ -273,11 +273,11 @@ mod tests {
     }
 
     fn read(env: &Env) -> Settings {
-        Settings::read(&CommonArgs::default(), env).unwrap()
+        Settings::read(&HomeArgs::default(), env).unwrap()
     }
 
     fn access(args: &AccessArgs, env: &Env) -> Result<Access, String> {
-        let settings = Settings::read(&CommonArgs::default(), env).map_err(|error| error.to_string())?;
+        let settings = Settings::read(&HomeArgs::default(), env).map_err(|error| error.to_string())?;
         settings.access(args, None).map_err(|error| error.to_string())
     }
 
@@ -312,8 +312,8 @@ mod tests {
         assert!(error(&args, &wrong).starts_with("P2PSIP_PEER: '/ip4/1"));
         let args = AccessArgs { dns: vec!["localhost".to_owned()], ..AccessArgs::default() };
         assert!(error(&args, &env).starts_with("--dns: 'localhost' cannot be used"));
-        let common = CommonArgs { config: Some("nowhere.toml".into()), ..CommonArgs::default() };
-        let error = Settings::read(&common, &env).unwrap_err();
+        let args = HomeArgs { config: Some("nowhere.toml".into()), ..HomeArgs::default() };
+        let error = Settings::read(&args, &env).unwrap_err();
         assert_eq!(error.to_string(), "--config: there is no nowhere.toml");
     }
 
@@ -346,8 +346,8 @@ mod tests {
         assert_eq!(access.descriptor.unwrap(), dir.path().join("here/d.toml"));
         assert_eq!(access.socket.unwrap(), dir.path().join("home/m.sock"));
         assert_eq!(access.home, dir.path().join("home/.config/p2psip/keys"));
-        let common = CommonArgs { home: Some("typed".into()), ..CommonArgs::default() };
-        assert_eq!(Settings::read(&common, &env).unwrap().home().unwrap(), Path::new("typed"));
+        let args = HomeArgs { home: Some("typed".into()), ..HomeArgs::default() };
+        assert_eq!(Settings::read(&args, &env).unwrap().home().unwrap(), Path::new("typed"));
     }
 
     #[test]
@@ -355,8 +355,8 @@ mod tests {
         let (dir, env) = world("overlay = 'project.org'", "timeout = 1");
         let path = dir.path().join("other.toml");
         std::fs::write(&path, "aor = 'sip:alice@other.org'").unwrap();
-        let common = CommonArgs { config: Some(path), ..CommonArgs::default() };
-        let settings = Settings::read(&common, &env).unwrap();
+        let args = HomeArgs { config: Some(path), ..HomeArgs::default() };
+        let settings = Settings::read(&args, &env).unwrap();
         assert!(settings.overlay(None, None).unwrap().is_none());
         assert_eq!(settings.access(&AccessArgs::default(), None).unwrap().timeout, DEFAULT_TIMEOUT);
         assert_eq!(settings.aor(None).unwrap().unwrap().value.to_string(), "sip:alice@other.org");

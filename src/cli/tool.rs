@@ -56,7 +56,11 @@ impl Tool {
         for Example { line, does } in self.examples {
             after.push_str(&format!("\n  {line:width$}  # {does}"));
         }
-        (self.bare)().bin_name(self.name).version(env!("CARGO_PKG_VERSION")).after_help(after)
+        (self.bare)()
+            .bin_name(self.name)
+            .disable_help_subcommand(true)
+            .version(env!("CARGO_PKG_VERSION"))
+            .after_help(after)
     }
 }
 
