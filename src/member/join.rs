@@ -13,6 +13,8 @@ use crate::{
 
 /// Peers asked for on entering.
 const NEIGHBOURS: u8 = 20;
+/// The larger buckets of a routing table, which hold the peers far away: in an overlay of 2,000 all but the last ones.
+const DISTANT_BUCKETS: u32 = 8;
 /// Peers tried at a time when the overlay has been lost.
 const MAX_TRIED: usize = 16;
 
@@ -29,7 +31,8 @@ pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(),
                     let known = neighbours.iter().chain([entry]).chain(&config.remembered);
                     let known: Vec<PeerInfo> = known.cloned().collect();
                     // The swarm's task lives: it was started a moment ago.
-                    let _ = network.bootstrap(&known).await;
+                    let _ = network.add_peers(&known).await;
+                    look_around(network, entry, config).await;
                     meet(network, neighbours, config).await;
                     return Ok(());
                 }
@@ -51,8 +54,22 @@ pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(),
             MemberError::NobodyToJoin { overlay, tried }
         });
     }
-    let _ = network.bootstrap(&config.remembered).await;
+    let _ = network.add_peers(&config.remembered).await;
+    let _ = network.bootstrap().await;
     Ok(())
+}
+
+/// Learns of peers all over the space from the one member that is connected already: a request for each of the larger
+/// buckets of the routing table, and no connection more. Kademlia's own refresh finds the rest in time.
+async fn look_around(network: &Network, entry: &PeerInfo, config: &MemberConfig) {
+    let own = network.peer().position();
+    let asked = (0..DISTANT_BUCKETS).map(|bucket| {
+        let closest = Closest { target: own.with_bit_flipped(bucket), count: NEIGHBOURS };
+        async move { network.call(entry, &closest, config.timing.request).await }
+    });
+    for reply in futures::future::join_all(asked).await.into_iter().flatten() {
+        let _ = network.add_peers(&reply.peers).await;
+    }
 }
 
 /// Makes our nearest neighbours know us: those who hold what we shall hold learn of us by being asked.
@@ -60,7 +77,7 @@ async fn meet(network: &Network, mut neighbours: Vec<PeerInfo>, config: &MemberC
     neighbours.truncate(usize::from(config.descriptor.limits().replication) + 3);
     let met = neighbours.iter().map(|neighbour| ask(network, neighbour, config.timing.request));
     for closer in futures::future::join_all(met).await.into_iter().flatten() {
-        let _ = network.bootstrap(&closer).await;
+        let _ = network.add_peers(&closer).await;
     }
 }
 
@@ -83,7 +100,8 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
             if !known.is_empty() {
                 tracing::info!(peers = known.len(), "every peer is gone; trying those known from before");
                 known.truncate(MAX_TRIED);
-                let _ = network.bootstrap(&known).await;
+                let _ = network.add_peers(&known).await;
+                let _ = network.bootstrap().await;
             }
         } else {
             let met = table.closest(&network.peer().position(), MAX_TRIED);

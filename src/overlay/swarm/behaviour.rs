@@ -17,9 +17,10 @@ const MAX_INCOMING: u32 = 1024;
 const MAX_PENDING_INCOMING: u32 = 256;
 const MAX_PER_PEER: u32 = 4;
 
-/// Peers that a query which refreshes the routing table settles for. The neighbourhood itself is found by frames of our
-/// own; Kademlia's queries only have to come near each bucket, and every peer more is a connection more.
-const REFRESH_PEERS: usize = 3;
+/// Peers that a query which refreshes the routing table settles for, and asks at a time. One answer brings the twenty
+/// that its sender knows closest; the neighbourhood itself is found by frames of our own. Every peer asked beyond
+/// that costs a connection, which in a small overlay soon means one to everybody.
+const REFRESH_PEERS: NonZeroUsize = NonZeroUsize::MIN;
 
 /// Requests of one connection that may be under way at a time, each way.
 const MAX_STREAMS: usize = 128;
@@ -94,8 +95,8 @@ fn kademlia(config: &NetworkConfig, key: &Keypair, protocols: &Protocols) -> kad
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
-        // Queries only fill the table: they need to come close, not to find twenty peers around every bucket.
-        .set_replication_factor(NonZeroUsize::new(config.bucket_size.min(REFRESH_PEERS)).unwrap_or(NonZeroUsize::MIN))
+        .set_replication_factor(REFRESH_PEERS)
+        .set_parallelism(REFRESH_PEERS)
         .set_kbucket_size(NonZeroUsize::new(config.bucket_size).unwrap_or(NonZeroUsize::MIN))
         .set_periodic_bootstrap_interval(Some(config.refresh));
     let mut behaviour = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad);

@@ -125,7 +125,7 @@ impl EventLoop {
                 let id = requests.send_request_with_addresses(&peer, frame, addresses);
                 self.asked.insert(id, reply);
             }
-            Command::Bootstrap(peers) => {
+            Command::AddPeers(peers) => {
                 let local = *self.swarm.local_peer_id();
                 if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
                     for (peer, addresses) in peers.into_iter().filter(|(peer, _)| *peer != local) {
@@ -133,9 +133,11 @@ impl EventLoop {
                             kad.add_address(&peer, address);
                         }
                     }
-                    if let Err(error) = kad.bootstrap() {
-                        tracing::debug!(%error, "bootstrap");
-                    }
+                }
+            }
+            Command::Bootstrap => {
+                if let Some(Err(error)) = self.swarm.behaviour_mut().kad.as_mut().map(kad::Behaviour::bootstrap) {
+                    tracing::debug!(%error, "nobody to refresh the routing table from");
                 }
             }
             Command::Silent(peer) => {

@@ -180,7 +180,8 @@ pub(super) enum Command {
         frame: RequestFrame,
         reply: oneshot::Sender<Result<ResponseFrame, AskError>>,
     },
-    Bootstrap(Vec<(libp2p::PeerId, Vec<Multiaddr>)>),
+    AddPeers(Vec<(libp2p::PeerId, Vec<Multiaddr>)>),
+    Bootstrap,
     Silent(libp2p::PeerId),
     Disconnect(libp2p::PeerId),
 }
@@ -295,16 +296,24 @@ impl Network {
         }
     }
 
-    /// Adds known peers to the routing table and fills it by asking them.
+    /// Adds peers that others told of to the routing table, where it has room.
     ///
     /// # Errors
     /// [`AskError::Closed`].
-    pub async fn bootstrap(&self, peers: &[PeerInfo]) -> Result<(), AskError> {
+    pub async fn add_peers(&self, peers: &[PeerInfo]) -> Result<(), AskError> {
         let mut known = Vec::with_capacity(peers.len());
         for info in peers {
             known.push((to_libp2p(&info.peer)?, info.addresses.iter().filter_map(|a| dialable(a)).collect()));
         }
-        self.commands.send(Command::Bootstrap(known)).await.map_err(|_| AskError::Closed)
+        self.commands.send(Command::AddPeers(known)).await.map_err(|_| AskError::Closed)
+    }
+
+    /// Refreshes the whole routing table by queries to the peers in it.
+    ///
+    /// # Errors
+    /// [`AskError::Closed`].
+    pub async fn bootstrap(&self) -> Result<(), AskError> {
+        self.commands.send(Command::Bootstrap).await.map_err(|_| AskError::Closed)
     }
 
     /// Closes every connection to a peer.
