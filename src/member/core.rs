@@ -8,7 +8,10 @@ use std::{
 
 use futures::future::BoxFuture;
 
-use super::{MemberConfig, MemberError, handlers, keep::Kept};
+use super::{
+    MemberConfig, MemberError, handlers,
+    keep::{Inserted, Kept, is_superseded},
+};
 use crate::{
     client::{
         Call, ErrorCode, ErrorReply, Event, Keep, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame, StatusReply,
@@ -300,23 +303,47 @@ impl Core {
         reply
     }
 
-    /// Stores a record at those responsible.
+    /// Stores a record at those responsible. If they hold a newer one of its instance, it is no longer kept here.
     pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
         let seeds = self.seeds(record.position());
         let mut config = PlacementConfig::for_overlay(self.descriptor.limits(), true).within(timeout);
         config.request_timeout = self.request_timeout.min(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
         let store_here = |envelope: &[u8]| self.accept(envelope, None);
-        drive::place(&self.network, record, seeds, config, self.trust.clone(), &store_here).await
+        let reply = drive::place(&self.network, record.clone(), seeds, config, self.trust.clone(), &store_here).await;
+        if is_superseded(&record, &reply) && self.stop_keeping(|kept| kept.supersede(&record)) > 0 {
+            tracing::info!(name = %record.name(), "a kept record was superseded elsewhere");
+        }
+        reply
     }
 
-    /// Keeps a record alive from now on; false if there is no room.
+    /// Keeps a record alive from now on, unless a newer one of its instance is kept already. False: there is no room, or
+    /// the certificate has been revoked since the record was verified.
     pub(super) fn keep(&self, record: VerifiedRecord) -> bool {
-        let kept = lock(&self.kept).insert(record.clone());
-        if kept && let Some(store) = &self.stores.kept {
+        // The file changes under the lock: in the same order as what is in memory.
+        let mut kept = lock(&self.kept);
+        if record.serial().is_some_and(|serial| self.trust.is_revoked(serial)) {
+            return false;
+        }
+        let inserted = kept.insert(record.clone());
+        if inserted == Inserted::Kept
+            && let Some(store) = &self.stores.kept
+        {
             store.put(&record);
         }
-        kept
+        inserted != Inserted::Full
+    }
+
+    /// Stops keeping what `remove` removes, and says how much that is.
+    fn stop_keeping(&self, remove: impl FnOnce(&mut Kept) -> Vec<VerifiedRecord>) -> usize {
+        let mut kept = lock(&self.kept);
+        let removed = remove(&mut kept);
+        if let Some(store) = &self.stores.kept {
+            for record in &removed {
+                store.delete(record.into());
+            }
+        }
+        removed.len()
     }
 
     /// Verifies a record and keeps it alive from now on.
@@ -333,14 +360,14 @@ impl Core {
         lock(&self.kept).all()
     }
 
+    /// Whether this very record is still kept, and has not expired.
+    pub(super) fn keeps(&self, record: &VerifiedRecord) -> bool {
+        !record.is_expired(UnixMs::now()) && lock(&self.kept).holds(record)
+    }
+
     /// Stops keeping what has expired.
     pub(super) fn purge_kept(&self) {
-        let expired = lock(&self.kept).purge(UnixMs::now());
-        if let Some(store) = &self.stores.kept {
-            for record in &expired {
-                store.delete(record.into());
-            }
-        }
+        self.stop_keeping(|kept| kept.purge(UnixMs::now()));
     }
 
     /// Records that came back from an earlier run.
@@ -378,12 +405,13 @@ impl Core {
         }
         let dropped = lock(&self.storer).remove_revoked();
         self.delete(&dropped);
+        let kept = self.stop_keeping(|kept| kept.remove_revoked(&list));
         if let Some(home) = &self.home
             && let Err(error) = home.set_revocations(&list)
         {
             tracing::error!(%error, "the revocation list is held in memory only");
         }
-        tracing::info!(records = dropped.len(), "took a newer revocation list");
+        tracing::info!(records = dropped.len(), kept, "took a newer revocation list");
         StoreReply::Stored
     }
 
@@ -442,7 +470,7 @@ impl Core {
     }
 }
 
-/// A lock whose holder cannot have panicked half-way: every critical section is a single call.
+/// A lock. What it guards is whole even if a holder has panicked: it is changed by single calls only.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
