@@ -215,7 +215,9 @@ impl Core {
     }
 
     fn insert(&self, record: VerifiedRecord, now: UnixMs) -> Result<(), Refusal> {
-        let stored = lock(&self.storer).insert(record, now)?;
+        // The file changes under the lock: in the same order as what is in memory.
+        let mut storer = lock(&self.storer);
+        let stored = storer.insert(record, now)?;
         if stored.change == Change::Same {
             return Ok(());
         }
@@ -224,6 +226,7 @@ impl Core {
             store.put(&record);
         }
         self.delete(&stored.removed);
+        drop(storer);
         self.publish(Event::Stored {
             name: record.name().clone(),
             instance: *record.instance(),
@@ -235,13 +238,20 @@ impl Core {
 
     /// Drops what has expired.
     pub(super) fn purge(&self) {
-        let expired = lock(&self.storer).purge(UnixMs::now());
-        self.delete(&expired);
+        self.remove(|storer| storer.purge(UnixMs::now()));
         for store in [&self.stores.records, &self.stores.kept].into_iter().flatten() {
             if let Some(trouble) = store.trouble() {
                 tracing::error!(%trouble, "records are held in memory only for now");
             }
         }
+    }
+
+    /// Removes what `remove` removes, from the file as well, and says how much that is.
+    fn remove(&self, remove: impl FnOnce(&mut Storer) -> Vec<VerifiedRecord>) -> usize {
+        let mut storer = lock(&self.storer);
+        let removed = remove(&mut storer);
+        self.delete(&removed);
+        removed.len()
     }
 
     fn delete(&self, records: &[VerifiedRecord]) {
@@ -320,7 +330,6 @@ impl Core {
     /// Keeps a record alive from now on, unless a newer one of its instance is kept already. False: there is no room, or
     /// the certificate has been revoked since the record was verified.
     pub(super) fn keep(&self, record: VerifiedRecord) -> bool {
-        // The file changes under the lock: in the same order as what is in memory.
         let mut kept = lock(&self.kept);
         if record.serial().is_some_and(|serial| self.trust.is_revoked(serial)) {
             return false;
@@ -329,6 +338,7 @@ impl Core {
         if inserted == Inserted::Kept
             && let Some(store) = &self.stores.kept
         {
+            // Under the lock, as in `insert`.
             store.put(&record);
         }
         inserted != Inserted::Full
@@ -403,15 +413,14 @@ impl Core {
         if !self.trust.set_revocations(list.clone()) {
             return StoreReply::Refused(Refusal::Older { held: self.revocations_sequence() });
         }
-        let dropped = lock(&self.storer).remove_revoked();
-        self.delete(&dropped);
+        let records = self.remove(Storer::remove_revoked);
         let kept = self.stop_keeping(|kept| kept.remove_revoked(&list));
         if let Some(home) = &self.home
             && let Err(error) = home.set_revocations(&list)
         {
             tracing::error!(%error, "the revocation list is held in memory only");
         }
-        tracing::info!(records = dropped.len(), kept, "took a newer revocation list");
+        tracing::info!(records, kept, "took a newer revocation list");
         StoreReply::Stored
     }
 
