@@ -97,6 +97,7 @@ fn kademlia(config: &NetworkConfig, key: &Keypair, protocols: &Protocols) -> kad
         .set_caching(kad::Caching::Disabled)
         .set_replication_factor(REFRESH_PEERS)
         .set_parallelism(REFRESH_PEERS)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_kbucket_size(NonZeroUsize::new(config.bucket_size).unwrap_or(NonZeroUsize::MIN))
         .set_periodic_bootstrap_interval(Some(config.refresh));
     let mut behaviour = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad);

@@ -55,6 +55,7 @@ pub(super) struct EventLoop {
     swarm: Swarm<Behaviour>,
     protocols: Protocols,
     listening: Vec<String>,
+    bucket_size: usize,
     shared: Shared,
     limits: Limits,
     asked: HashMap<OutboundRequestId, oneshot::Sender<Result<ResponseFrame, AskError>>>,
@@ -85,6 +86,7 @@ impl EventLoop {
             swarm,
             protocols,
             listening: listening.iter().map(Multiaddr::to_string).collect(),
+            bucket_size: config.bucket_size,
             shared,
             limits: Limits::new(config.rates),
             asked: HashMap::new(),
@@ -127,12 +129,8 @@ impl EventLoop {
             }
             Command::AddPeers(peers) => {
                 let local = *self.swarm.local_peer_id();
-                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                    for (peer, addresses) in peers.into_iter().filter(|(peer, _)| *peer != local) {
-                        for address in addresses.into_iter().take(MAX_ADDRESSES) {
-                            kad.add_address(&peer, address);
-                        }
-                    }
+                for (peer, addresses) in peers.into_iter().filter(|(peer, _)| *peer != local) {
+                    self.heard_of(&peer, addresses);
                 }
             }
             Command::Bootstrap => {
@@ -299,10 +297,18 @@ impl EventLoop {
         }
         // A peer somewhere else tells us nothing by its loopback addresses: those are our own.
         let local = self.on_loopback.contains(&peer);
-        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-            let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
-            for address in usable.take(MAX_ADDRESSES) {
-                kad.add_address(&peer, address.clone());
+        let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
+        self.heard_of(&peer, usable.cloned().collect());
+    }
+
+    /// Takes a peer into the routing table if its bucket has room. Kademlia itself would dial the oldest of a full
+    /// bucket to see whether it could go, for every newcomer; here the dead leave when they are first missed.
+    fn heard_of(&mut self, peer: &Libp2pPeer, addresses: Vec<Multiaddr>) {
+        let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() else { return };
+        let Some(bucket) = kad.kbucket(*peer) else { return };
+        if bucket.num_entries() < self.bucket_size || bucket.iter().any(|entry| entry.node.key.preimage() == peer) {
+            for address in addresses.into_iter().take(MAX_ADDRESSES) {
+                kad.add_address(peer, address);
             }
         }
     }
