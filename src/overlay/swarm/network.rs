@@ -186,8 +186,7 @@ pub(super) enum Command {
     Disconnect(libp2p::PeerId),
 }
 
-/// A handle to a running swarm. Cheap to clone; the swarm ends when [`Network::shutdown`] is called or every handle
-/// is gone.
+/// A handle to a running swarm. Cheap to clone; the swarm ends when every handle is gone.
 #[derive(Clone)]
 pub struct Network {
     pub(super) commands: mpsc::Sender<Command>,
