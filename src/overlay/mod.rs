@@ -7,7 +7,6 @@
 pub mod drive;
 pub mod limits;
 pub mod lookup;
-//MEMORY
 pub mod persist;
 pub mod placement;
 mod respond;
