@@ -196,7 +196,7 @@ impl Core {
     /// Whether a record at `position` is this member's business: at most so many members stand closer to it.
     /// Twice the replication leaves room for tables that differ.
     fn is_responsible(&self, position: &Position) -> bool {
-        self.network.table().rank(position, &self.network.peer().position()) < 2 * self.replication()
+        self.network.table().rank(position) < 2 * self.replication()
     }
 
     /// Verifies and stores a record.
