@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod identity;
 pub mod kind;
 pub mod name;
 pub mod overlay;

@@ -1,0 +1,227 @@
+//! Who may store what: the one check that storers and readers make of every record.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Payload, Refusal, VerifiedRecord,
+    envelope::{self, Credentials},
+};
+use crate::{
+    clock::UnixMs,
+    identity::{Certificate, CertificateError, Descriptor, Policy, PublicKey, RevocationList},
+    name::ResourceName,
+};
+
+/// How far a writer's clock may be ahead.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
+/// How much longer than other records a tombstone may live, so that it outlives what it removes.
+pub const TOMBSTONE_GRACE: Duration = Duration::from_secs(120);
+/// How many certificates are remembered as good.
+const MAX_CERTIFICATES: usize = 4096;
+
+/// What a verifier believes: the overlay's descriptor, what its CA has revoked, and the keys that the user has pinned.
+///
+/// Shared between threads: verifying is expensive (some 100 µs) and needs no exclusive access.
+#[derive(Debug)]
+pub struct Trust {
+    descriptor: Arc<Descriptor>,
+    revocations: RwLock<Option<RevocationList>>,
+    pins: RwLock<BTreeMap<ResourceName, BTreeSet<PublicKey>>>,
+    certificates: Mutex<Certificates>,
+}
+
+/// Certificates that the CA has signed, by the hash of their DER: a member renews its record many times with one
+/// certificate. Only what the CA has signed gets in, so nobody else can push others out.
+#[derive(Debug, Default)]
+struct Certificates {
+    good: HashMap<[u8; 32], Certificate>,
+    /// In the order of their arrival.
+    order: VecDeque<[u8; 32]>,
+}
+
+impl Trust {
+    /// What a member of the overlay believes that knows this revocation list, if any.
+    pub fn new(descriptor: Arc<Descriptor>, revocations: Option<RevocationList>) -> Self {
+        Self {
+            descriptor,
+            revocations: RwLock::new(revocations),
+            pins: RwLock::default(),
+            certificates: Mutex::default(),
+        }
+    }
+
+    /// The overlay's descriptor.
+    pub const fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.descriptor
+    }
+
+    /// Takes a revocation list if it is newer than the one known, and says whether it was. (A list that exists was
+    /// signed by the CA.)
+    pub fn set_revocations(&self, list: RevocationList) -> bool {
+        let mut known = self.revocations.write().unwrap_or_else(PoisonError::into_inner);
+        let newer = list.overlay() == self.descriptor.overlay()
+            && known.as_ref().is_none_or(|known| known.sequence() < list.sequence());
+        if newer {
+            *known = Some(list);
+        }
+        newer
+    }
+
+    /// The revocation list known.
+    pub fn revocations(&self) -> Option<RevocationList> {
+        self.revocations.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a certificate's serial number has been revoked.
+    pub fn is_revoked(&self, serial: &str) -> bool {
+        let known = self.revocations.read().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().is_some_and(|list| list.contains(serial))
+    }
+
+    /// Pins a key for a name (open policy): from now on a reader believes only pinned keys about it.
+    pub fn pin(&self, name: ResourceName, key: PublicKey) {
+        self.pins.write().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().insert(key);
+    }
+
+    /// What a reader asks besides [`Trust::verify`]: whether the signer is one of the keys pinned for the name, if any
+    /// are. A storer does not ask: a pin is one user's opinion.
+    ///
+    /// # Errors
+    /// [`Refusal::NotPinned`].
+    pub fn check_pin(&self, record: &VerifiedRecord) -> Result<(), Refusal> {
+        let pins = self.pins.read().unwrap_or_else(PoisonError::into_inner);
+        match pins.get(record.name()) {
+            Some(keys) if !keys.contains(&record.signer()) => Err(Refusal::NotPinned { signer: *record.instance() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Verifies a record, of the name `expected` if one is given.
+    ///
+    /// What is cheap to see comes first, so that nonsense costs little; the time comes last, so that a record refused
+    /// as expired is a genuine one.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that says why it is not to be stored or believed.
+    pub fn verify(
+        &self,
+        envelope: &[u8],
+        expected: Option<&ResourceName>,
+        now: UnixMs,
+    ) -> Result<VerifiedRecord, Refusal> {
+        let limit = self.descriptor.limits().max_record_bytes;
+        if envelope.len() > limit {
+            let count = |size| u64::try_from(size).unwrap_or(u64::MAX);
+            return Err(Refusal::TooLarge { bytes: count(envelope.len()), limit: count(limit) });
+        }
+        let opened = envelope::open(envelope)?;
+        let payload = Payload::decode(&opened.payload)?;
+        if payload.name.overlay() != self.descriptor.overlay() {
+            return Err(Refusal::ForeignOverlay { host: payload.name.overlay().clone() });
+        }
+        if let Some(expected) = expected.filter(|&expected| *expected != payload.name) {
+            return Err(Refusal::WrongName { expected: expected.clone(), found: payload.name });
+        }
+        let (signer, serial) = self.signer(opened.credentials, &payload.name, now)?;
+        if !signer.verify(&opened.message, &opened.signature) {
+            return Err(Refusal::BadSignature);
+        }
+        payload.validate(&signer.peer_id())?;
+        self.check_time(&payload, now)?;
+        let pinned = self.is_pinned(&payload.name, &signer);
+        Ok(VerifiedRecord::new(payload, signer, serial, pinned, envelope))
+    }
+
+    /// The key that must have signed, and its certificate's serial number, if the policy lets it speak for `name`.
+    fn signer(
+        &self,
+        credentials: Credentials,
+        name: &ResourceName,
+        now: UnixMs,
+    ) -> Result<(PublicKey, Option<String>), Refusal> {
+        match (credentials, self.descriptor.policy()) {
+            (Credentials::Key(key), Policy::Open) => Ok((key, None)),
+            (Credentials::Key(_), Policy::Enrolled) => Err(Refusal::NoCredentials),
+            (Credentials::Certificate(der), _) => {
+                let certificate = self.certificate(&der, now)?;
+                if self.is_revoked(certificate.serial()) {
+                    return Err(Refusal::Revoked { serial: certificate.serial().to_owned() });
+                }
+                if !certificate.is_for(name) {
+                    return Err(Refusal::NotNamed);
+                }
+                Ok((certificate.public_key(), Some(certificate.serial().to_owned())))
+            }
+        }
+    }
+
+    /// A certificate of this overlay's CA that is valid now.
+    fn certificate(&self, der: &[u8], now: UnixMs) -> Result<Certificate, Refusal> {
+        let ca = self.descriptor.ca().ok_or(Refusal::UnknownAuthority)?;
+        let hash: [u8; 32] = Sha256::digest(der).into();
+        let known = self.certificates().good.get(&hash).cloned();
+        if let Some(certificate) = known {
+            ca.check_validity(now).and_then(|()| certificate.check_validity(now)).map_err(certificate_refusal)?;
+            return Ok(certificate);
+        }
+        let certificate = Certificate::from_der(der).map_err(certificate_refusal)?;
+        certificate.check(ca, now).map_err(certificate_refusal)?;
+        self.certificates().insert(hash, certificate.clone());
+        Ok(certificate)
+    }
+
+    fn certificates(&self) -> MutexGuard<'_, Certificates> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_pinned(&self, name: &ResourceName, signer: &PublicKey) -> bool {
+        let pins = self.pins.read().unwrap_or_else(PoisonError::into_inner);
+        pins.get(name).is_some_and(|keys| keys.contains(signer))
+    }
+
+    fn check_time(&self, payload: &Payload, now: UnixMs) -> Result<(), Refusal> {
+        if payload.expires <= now {
+            return Err(Refusal::Expired { at: payload.expires });
+        }
+        let written = UnixMs(payload.sequence);
+        if written > now.after(CLOCK_TOLERANCE) {
+            return Err(Refusal::FromTheFuture { by_ms: written.0.saturating_sub(now.0) });
+        }
+        let max = Duration::from_secs(self.descriptor.limits().max_lifetime_s.into());
+        let grace = if payload.is_tombstone() { TOMBSTONE_GRACE } else { Duration::ZERO };
+        let lifetime = payload.expires.0.saturating_sub(payload.sequence);
+        if Duration::from_millis(lifetime) > max + grace {
+            return Err(Refusal::LifetimeTooLong { s: lifetime.div_ceil(1000), max_s: (max + grace).as_secs() });
+        }
+        Ok(())
+    }
+}
+
+impl Certificates {
+    fn insert(&mut self, hash: [u8; 32], certificate: Certificate) {
+        if self.good.insert(hash, certificate).is_none() {
+            self.order.push_back(hash);
+        }
+        while self.order.len() > MAX_CERTIFICATES {
+            if let Some(oldest) = self.order.pop_front() {
+                self.good.remove(&oldest);
+            }
+        }
+    }
+}
+
+fn certificate_refusal(error: CertificateError) -> Refusal {
+    match error {
+        CertificateError::Forged => Refusal::UnknownAuthority,
+        CertificateError::Expired { at } => Refusal::CertificateExpired { at },
+        CertificateError::NotYetValid { .. } => Refusal::CertificateNotYetValid,
+        CertificateError::WrongName => Refusal::NotNamed,
+        CertificateError::Malformed { why } => Refusal::malformed(format!("its certificate: {why}")),
+    }
+}
