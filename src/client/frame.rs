@@ -177,6 +177,35 @@ pub fn decode<T: DeserializeOwned>(octets: &[u8], what: &'static str) -> Result<
     if rest.is_empty() { Ok(value) } else { Err(malformed(format!("{} octets follow it", rest.len()))) }
 }
 
+/// A value as it goes onto the wire: its length as four octets, most significant first, then its CBOR.
+///
+/// # Errors
+/// [`CodecError::Unencodable`], also for a value longer than [`MAX_FRAME`].
+pub fn framed<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, CodecError> {
+    let unencodable = |why: String| CodecError::Unencodable { what, why };
+    let mut octets = vec![0; 4];
+    ciborium::into_writer(value, &mut octets).map_err(|error| unencodable(error.to_string()))?;
+    let length = octets.len() - 4;
+    if length > MAX_FRAME {
+        return Err(unencodable(format!("it has {length} octets, the limit is {MAX_FRAME}")));
+    }
+    let length = u32::try_from(length).map_err(|error| unencodable(error.to_string()))?;
+    octets[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(octets)
+}
+
+/// The length that the first four octets of a frame announce.
+///
+/// # Errors
+/// [`CodecError::Malformed`] above [`MAX_FRAME`].
+pub fn frame_length(prefix: [u8; 4]) -> Result<usize, CodecError> {
+    let announced = u32::from_be_bytes(prefix);
+    usize::try_from(announced).ok().filter(|length| *length <= MAX_FRAME).ok_or_else(|| CodecError::Malformed {
+        what: "frame",
+        why: format!("it announces {announced} octets, the limit is {MAX_FRAME}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,6 +229,14 @@ mod tests {
         let mut wire = encode(&VERSION, "version").unwrap();
         wire.push(0);
         assert!(decode::<u8>(&wire, "version").unwrap_err().to_string().contains("1 octets follow"));
+    }
+
+    #[test]
+    fn a_frame_announces_its_length_and_no_more_than_the_limit() {
+        let wire = framed(&VERSION, "version").unwrap();
+        assert_eq!(frame_length([wire[0], wire[1], wire[2], wire[3]]).unwrap(), wire.len() - 4);
+        assert!(frame_length([255; 4]).unwrap_err().to_string().contains("limit"));
+        assert!(framed(&"x".repeat(MAX_FRAME), "text").is_err());
     }
 
     proptest! {

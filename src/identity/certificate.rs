@@ -133,14 +133,24 @@ impl Certificate {
     /// [`CertificateError::Forged`] if `ca` is no CA or did not sign this; `Malformed` if this certificate may not
     /// sign records; `Expired` or `NotYetValid`.
     pub fn check(&self, ca: &Self, now: UnixMs) -> Result<(), CertificateError> {
-        if !ca.is_authority() || self.0.issuer != ca.0.subject || !self.is_signed_by(ca.public_key()) {
-            return Err(CertificateError::Forged);
-        }
+        self.check_issuer(ca)?;
         if self.0.role != Role::Leaf {
             return Err(CertificateError::malformed("it may not sign records (a CA, or without digitalSignature)"));
         }
         ca.check_validity(now)?;
         self.check_validity(now)
+    }
+
+    /// Checks only that `ca` is a CA and issued this certificate, whenever and for whatever.
+    ///
+    /// # Errors
+    /// [`CertificateError::Forged`].
+    pub fn check_issuer(&self, ca: &Self) -> Result<(), CertificateError> {
+        if ca.is_authority() && self.0.issuer == ca.0.subject && self.is_signed_by(ca.public_key()) {
+            Ok(())
+        } else {
+            Err(CertificateError::Forged)
+        }
     }
 
     /// Checks that this is a CA's own certificate: it may issue, and has signed itself. Its validity is not looked at.
@@ -151,10 +161,7 @@ impl Certificate {
         if !self.is_authority() {
             return Err(CertificateError::malformed("it is not a CA's (basicConstraints CA, keyCertSign)"));
         }
-        if self.0.issuer != self.0.subject || !self.is_signed_by(self.public_key()) {
-            return Err(CertificateError::Forged);
-        }
-        Ok(())
+        self.check_issuer(self)
     }
 
     /// Checks the validity period alone.

@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 pub enum Policy {
     /// Records of keys that the overlay's CA has certified for their names.
     Enrolled,
-    /// Records of any key; a reader can only tell that one key signed them all.
+    /// Records of any key: anybody may claim an AOR and offer a service, and a reader can only tell which key signed.
     Open,
 }
 
@@ -202,8 +202,8 @@ impl Descriptor {
         let error = |why: String| IdentityError::Descriptor { why };
         if !local && !overlay.is_fqdn() {
             return Err(error(format!(
-                "overlay '{overlay}' is not a fully qualified domain name (draft §2.1); only a local overlay may have \
-                 such a name"
+                "overlay '{overlay}' is not a fully qualified domain name (draft §2.1); only a local overlay (--local) \
+                 may have such a name"
             )));
         }
         match (policy, &ca) {

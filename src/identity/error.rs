@@ -61,6 +61,12 @@ pub enum IdentityError {
         /// Why it is refused.
         reason: CertificateError,
     },
+    /// The CA has taken a certificate back.
+    #[error("certificate {target} has been revoked: ask the overlay's operator for a new one")]
+    Revoked {
+        /// The serial number and the name it was needed for.
+        target: String,
+    },
     /// A certificate belongs to another key.
     #[error("{what} belongs to another key than {key}")]
     KeyMismatch {
@@ -97,6 +103,12 @@ pub enum IdentityError {
         /// What is wrong with it.
         why: String,
     },
+    /// A file holds nothing of an overlay.
+    #[error("neither a certificate, a request, a descriptor nor a revocation list: {why}")]
+    Unknown {
+        /// What it has instead.
+        why: String,
+    },
     /// A file or folder with secrets is open to others.
     #[error("{path} may be used by others (mode {mode:04o}): run chmod {wanted:o} {path}")]
     Exposed {
@@ -131,6 +143,20 @@ pub enum IdentityError {
         /// ` (process N)` where that is known.
         holder: String,
     },
+    /// The last record was written so far ahead of the clock that a new one would be refused everywhere.
+    #[error(
+        "{path} dates the last record {}, which is {} h ahead of the clock: set the clock if it is wrong; if it is \
+         right, remove the file",
+        rfc3339(*.last), .last.0.saturating_sub(.now.0) / 3_600_000
+    )]
+    ClockBehind {
+        /// The file of the last sequence number.
+        path: String,
+        /// What it holds.
+        last: UnixMs,
+        /// What the clock says.
+        now: UnixMs,
+    },
     /// The operating system refused.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -155,10 +181,11 @@ impl IdentityError {
         match self {
             Self::Name(error) => error.kind(),
             Self::Certificate { reason, .. } => reason.kind(),
-            Self::Revocations { .. } => Kind::Untrusted,
+            Self::Revocations { .. } | Self::Revoked { .. } => Kind::Untrusted,
             Self::Descriptor { .. } | Self::Request { .. } | Self::Exists { .. } | Self::Missing { .. } => Kind::Usage,
-            Self::Format { .. } | Self::KeyMismatch { .. } => Kind::Usage,
-            Self::Exposed { .. } | Self::Locked { .. } | Self::Io { .. } | Self::Entropy { .. } => Kind::Local,
+            Self::Format { .. } | Self::KeyMismatch { .. } | Self::Unknown { .. } => Kind::Usage,
+            Self::Exposed { .. } | Self::Locked { .. } | Self::ClockBehind { .. } => Kind::Local,
+            Self::Io { .. } | Self::Entropy { .. } => Kind::Local,
         }
     }
 

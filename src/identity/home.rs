@@ -6,14 +6,12 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Authority, Certificate, CertificateError, Descriptor, DescriptorHash, IdentityError, KeyUse, PublicKey,
-    RevocationList, SecretKey, files, pem, revocation,
-};
+use super::{DescriptorHash, IdentityError, KeyUse, PublicKey, SecretKey, files};
 use crate::{
     clock::UnixMs,
     name::{OverlayId, ResourceName},
@@ -21,8 +19,8 @@ use crate::{
 
 /// Permission bits of the folder: its socket and keys are the owner's alone.
 const FOLDER_MODE: u32 = 0o700;
-/// The most certificates that are looked through for a name.
-const MAX_CERTIFICATES: usize = 256;
+/// How far the last sequence may be ahead of the clock: more is no correction of a clock but a clock that was wrong.
+const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// The longest file of pins.
 const MAX_PINS: u64 = 1024 * 1024;
 
@@ -32,6 +30,7 @@ const MAX_PINS: u64 = 1024 * 1024;
 /// descriptor.toml   what the overlay is          peer.key       names the process
 /// revocations.cbor  certificates taken back      instance.key   names the device of the user
 /// certs/*.pem       what the CA certified        ca.key         the CA's key, only in the CA's home
+/// issued/*.pem      copies for its revocations   (also only in the CA's home)
 /// pins.toml         what was trusted before      last-sequence  of the records written from here
 /// records.redb      records stored for others    lock, member.sock   of the running member
 /// ```
@@ -118,6 +117,11 @@ impl Home {
         self.folder.join("certs")
     }
 
+    /// The folder of copies of every certificate that the CA of this home has issued.
+    pub fn issued_path(&self) -> PathBuf {
+        self.folder.join("issued")
+    }
+
     /// What was trusted on first use.
     pub fn pins_path(&self) -> PathBuf {
         self.folder.join("pins.toml")
@@ -141,22 +145,6 @@ impl Home {
     /// The sequence number of the last record written from here.
     pub fn sequence_path(&self) -> PathBuf {
         self.folder.join("last-sequence")
-    }
-
-    /// The overlay's descriptor, if there is one yet.
-    ///
-    /// # Errors
-    /// As [`Descriptor::load`].
-    pub fn descriptor(&self) -> Result<Option<Descriptor>, IdentityError> {
-        present(Descriptor::load(&self.descriptor_path()))
-    }
-
-    /// Keeps the overlay's descriptor, replacing another.
-    ///
-    /// # Errors
-    /// [`IdentityError::Io`].
-    pub fn set_descriptor(&self, descriptor: &Descriptor) -> Result<(), IdentityError> {
-        descriptor.save(&self.descriptor_path())
     }
 
     /// The key of the process, made on first use.
@@ -184,131 +172,6 @@ impl Home {
             KeyUse::Instance => self.instance_key(),
             KeyUse::Peer => self.peer_key(),
         }
-    }
-
-    /// The overlay's CA, whose certificate is in the descriptor.
-    ///
-    /// # Errors
-    /// [`IdentityError::Missing`] if this is not the CA's home, [`IdentityError::KeyMismatch`], or a file's error.
-    pub fn authority(&self) -> Result<Authority, IdentityError> {
-        let missing = |path: PathBuf, hint| IdentityError::Missing { path: path.display().to_string(), hint };
-        let descriptor = self
-            .descriptor()?
-            .ok_or_else(|| missing(self.descriptor_path(), "make an overlay with p2p-enroll init OVERLAY"))?;
-        let ca = descriptor.ca().ok_or_else(|| {
-            missing(self.ca_key_path(), "an overlay of the policy open has no CA and no certificates")
-        })?;
-        let key = present(SecretKey::load(&self.ca_key_path()))?
-            .ok_or_else(|| missing(self.ca_key_path(), "only the home that p2p-enroll init made has the CA's key"))?;
-        Authority::new(descriptor.overlay().clone(), key, ca.clone())
-    }
-
-    /// Keeps a new CA: writes its key, which must not exist yet.
-    ///
-    /// # Errors
-    /// [`IdentityError::Exists`], [`IdentityError::Io`].
-    pub fn add_authority(&self, authority: &Authority) -> Result<(), IdentityError> {
-        authority.key().save_new(&self.ca_key_path())
-    }
-
-    /// Every certificate in this home, in the order of their serial numbers.
-    ///
-    /// # Errors
-    /// [`IdentityError::Format`] names the file that holds something else; [`IdentityError::Io`].
-    pub fn certificates(&self) -> Result<Vec<Certificate>, IdentityError> {
-        let folder = self.certificates_path();
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(IdentityError::io("read", &folder)(error)),
-        };
-        let mut paths = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(IdentityError::io("read", &folder))?.path();
-            if path.extension().is_some_and(|extension| extension == "pem") {
-                paths.push(path);
-            }
-            if paths.len() > MAX_CERTIFICATES {
-                let source = io::Error::other(format!("it holds more than {MAX_CERTIFICATES} certificates"));
-                return Err(IdentityError::io("read", &folder)(source));
-            }
-        }
-        paths.sort();
-        paths.iter().map(|path| load_certificate(path)).collect()
-    }
-
-    /// The certificate that lets `key` speak for `name` now; of several, the one that is valid for longest.
-    ///
-    /// # Errors
-    /// [`IdentityError::Certificate`] if there are some, but none is valid now; as [`Home::certificates`].
-    pub fn certificate_for(
-        &self,
-        key: &PublicKey,
-        name: &ResourceName,
-        now: UnixMs,
-    ) -> Result<Option<Certificate>, IdentityError> {
-        let fitting = self.certificates()?.into_iter().filter(|c| c.public_key() == *key && c.is_for(name));
-        // The longest valid one of those that hold now; only if none does, any, to say what is wrong with it.
-        let best = fitting.max_by_key(|c| (c.check_validity(now).is_ok(), c.not_after()));
-        if let Some(Err(reason)) = best.as_ref().map(|certificate| certificate.check_validity(now)) {
-            return Err(IdentityError::Certificate { target: format!("for {name}"), reason });
-        }
-        Ok(best)
-    }
-
-    /// Keeps a certificate that this overlay's CA issued for one of this home's keys; returns the file it is in.
-    ///
-    /// # Errors
-    /// [`IdentityError::Missing`] if the home has no descriptor yet, [`IdentityError::KeyMismatch`] if the
-    /// certificate is for neither key, [`IdentityError::Certificate`], [`IdentityError::Name`], [`IdentityError::Io`].
-    pub fn add_certificate(&self, certificate: &Certificate, now: UnixMs) -> Result<PathBuf, IdentityError> {
-        let target = || format!("{} ({})", certificate.serial(), list(certificate.names()));
-        let refuse = |reason| IdentityError::Certificate { target: target(), reason };
-        let missing = |hint| IdentityError::Missing { path: self.descriptor_path().display().to_string(), hint };
-        let descriptor = self.descriptor()?.ok_or_else(|| missing("install the overlay's descriptor first"))?;
-        let ca = descriptor.ca().ok_or_else(|| refuse(CertificateError::Forged))?;
-        certificate.check(ca, now).map_err(refuse)?;
-        for name in certificate.names() {
-            name.check_overlay(descriptor.overlay())?;
-        }
-        let path = match KeyUse::of(certificate.names())? {
-            KeyUse::Instance => self.instance_key_path(),
-            KeyUse::Peer => self.peer_key_path(),
-        };
-        let key = present(SecretKey::load(&path))?;
-        if key.is_none_or(|key| key.public() != certificate.public_key()) {
-            return Err(IdentityError::KeyMismatch {
-                what: format!("certificate {}", target()),
-                key: format!("{}; make the request in this home", path.display()),
-            });
-        }
-        make_private_folder(&self.certificates_path())?;
-        let path = self.certificates_path().join(format!("{}.pem", certificate.serial()));
-        files::replace(&path, certificate.to_pem().as_bytes())?;
-        Ok(path)
-    }
-
-    /// The newest revocation list that is known here, verified against the descriptor.
-    ///
-    /// # Errors
-    /// [`IdentityError::Revocations`] if the file is not this CA's; as [`Home::descriptor`].
-    pub fn revocations(&self) -> Result<Option<RevocationList>, IdentityError> {
-        let path = self.revocations_path();
-        let Some(envelope) = files::read_if_present(&path, revocation::MAX_BYTES as u64)? else { return Ok(None) };
-        let Some(descriptor) = self.descriptor()? else { return Ok(None) };
-        let Some(ca) = descriptor.ca() else { return Ok(None) };
-        RevocationList::decode(&envelope, descriptor.overlay(), ca).map(Some)
-    }
-
-    /// Keeps `list` unless the one that is known here is as new; returns whether it was newer.
-    ///
-    /// # Errors
-    /// As [`Home::revocations`]; [`IdentityError::Io`].
-    pub fn set_revocations(&self, list: &RevocationList) -> Result<bool, IdentityError> {
-        if self.revocations()?.is_some_and(|known| known.sequence() >= list.sequence()) {
-            return Ok(false);
-        }
-        files::replace(&self.revocations_path(), list.envelope()).map(|()| true)
     }
 
     /// What this home trusted on first use.
@@ -360,9 +223,10 @@ impl Home {
     }
 
     /// The sequence number for the next record written from here: the time in milliseconds, but always larger than
-    /// the last one, whatever the clock does. It is on disk before it is returned.
+    /// the last one, even if the clock was set back. It is on disk before it is returned.
     ///
     /// # Errors
+    /// [`IdentityError::ClockBehind`] if the last one is more than 24 hours ahead of `now`;
     /// [`IdentityError::Format`] if the file was damaged, [`IdentityError::Io`].
     pub fn next_sequence(&self, now: UnixMs) -> Result<u64, IdentityError> {
         let _only = self.hold("last-sequence.lock")?;
@@ -377,6 +241,10 @@ impl Home {
                             why: "it is damaged; remove it if the clock is right".to_owned(),
                         }
                     })?;
+                if UnixMs(last) > now.after(MAX_AHEAD) {
+                    let path = path.display().to_string();
+                    return Err(IdentityError::ClockBehind { path, last: UnixMs(last), now });
+                }
                 now.0.max(last.saturating_add(1))
             }
             None => now.0,
@@ -408,33 +276,11 @@ impl Home {
     }
 
     /// Waits for, and holds, a lock that others have for moments only.
-    fn hold(&self, name: &str) -> Result<File, IdentityError> {
+    pub(super) fn hold(&self, name: &str) -> Result<File, IdentityError> {
         let path = self.folder.join(name);
         let file = open_lock(&path)?;
         file.lock().map_err(IdentityError::io("lock", &path))?;
         Ok(file)
-    }
-}
-
-/// Reads a file that holds one certificate.
-pub(crate) fn load_certificate(path: &Path) -> Result<Certificate, IdentityError> {
-    let format = |why: String| IdentityError::Format { path: path.display().to_string(), what: "a certificate", why };
-    let octets = files::read(path, pem::MAX_TEXT as u64)?;
-    let text = str::from_utf8(&octets).map_err(|_| format("it is not text".to_owned()))?;
-    Certificate::from_pem(text).map_err(|reason| format(reason.to_string()))
-}
-
-/// Names for people.
-fn list(names: &[ResourceName]) -> String {
-    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// `None` for a file that does not exist.
-fn present<T>(loaded: Result<T, IdentityError>) -> Result<Option<T>, IdentityError> {
-    match loaded {
-        Ok(value) => Ok(Some(value)),
-        Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -450,7 +296,7 @@ fn open_lock(path: &Path) -> Result<File, IdentityError> {
 }
 
 /// Makes a folder of mode 0700 and what lies above it; an existing one that is empty becomes private.
-fn make_private_folder(folder: &Path) -> Result<(), IdentityError> {
+pub(super) fn make_private_folder(folder: &Path) -> Result<(), IdentityError> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(IdentityError::io("make", folder))?;
     let is_private = fs::metadata(folder).map_err(IdentityError::io("open", folder))?.mode() & 0o077 == 0;
     let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
@@ -463,36 +309,16 @@ fn make_private_folder(folder: &Path) -> Result<(), IdentityError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::{
-        identity::{CertificateRequest, Limits, Policy},
-        kind::Kind,
-    };
+    use crate::kind::Kind;
 
     const NOW: UnixMs = UnixMs(1_800_000_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn name(text: &str) -> ResourceName {
-        text.parse().unwrap()
-    }
-
-    /// A home with a descriptor, and the CA of its overlay.
-    fn home() -> (tempfile::TempDir, Home, Authority) {
+    fn home() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(&folder.path().join("home"), true).unwrap();
-        let overlay: OverlayId = "p2psip.org".parse().unwrap();
-        let authority = Authority::create(&overlay, NOW).unwrap();
-        let ca = Some(authority.certificate().clone());
-        let descriptor = Descriptor::new(overlay, false, Policy::Enrolled, ca, Limits::default()).unwrap();
-        home.set_descriptor(&descriptor).unwrap();
-        (folder, home, authority)
-    }
-
-    fn issue(authority: &Authority, key: &SecretKey, name: &ResourceName, lifetime: Duration) -> Certificate {
-        let names = std::slice::from_ref(name);
-        authority.issue(&CertificateRequest::create(key, names).unwrap(), names, lifetime, NOW).unwrap()
+        (folder, home)
     }
 
     #[test]
@@ -518,7 +344,7 @@ mod tests {
 
     #[test]
     fn one_process_holds_a_home() {
-        let (_folder, home, _) = home();
+        let (_folder, home) = home();
         let lock = home.lock().unwrap();
         let error = home.lock().unwrap_err();
         assert_eq!(error.kind(), Kind::Local);
@@ -530,19 +356,39 @@ mod tests {
 
     #[test]
     fn sequences_grow_over_restarts_and_clocks_that_go_back() {
-        let (_folder, home, _) = home();
+        let (_folder, home) = home();
         assert_eq!(home.next_sequence(NOW).unwrap(), NOW.0);
         assert_eq!(home.next_sequence(NOW).unwrap(), NOW.0 + 1);
         let again = Home::open(home.folder(), false).unwrap();
-        assert_eq!(again.next_sequence(NOW.before(DAY)).unwrap(), NOW.0 + 2);
+        assert_eq!(again.next_sequence(NOW.before(DAY / 2)).unwrap(), NOW.0 + 2);
         assert_eq!(again.next_sequence(NOW.after(DAY)).unwrap(), NOW.after(DAY).0);
         fs::write(home.sequence_path(), "many").unwrap();
         assert!(matches!(home.next_sequence(NOW), Err(IdentityError::Format { .. })));
     }
 
     #[test]
+    fn a_sequence_more_than_a_day_ahead_means_that_a_clock_is_wrong() {
+        let (_folder, home) = home();
+        assert_eq!(home.next_sequence(NOW.after(DAY)).unwrap(), NOW.after(DAY).0);
+        assert_eq!(home.next_sequence(NOW).unwrap(), NOW.after(DAY).0 + 1, "exactly a day ahead");
+        let error = home.next_sequence(NOW).unwrap_err();
+        assert_eq!(error.kind(), Kind::Local);
+        let text = error.to_string();
+        assert!(text.starts_with(&home.sequence_path().display().to_string()), "{text}");
+        assert!(text.contains("2027-01-16T08:00:00Z, which is 24 h ahead of the clock: set"), "{text}");
+        assert!(!text.contains('\n') && !text.contains("  "), "{text}");
+        for damaged in [u64::MAX, u64::MAX - 1] {
+            fs::write(home.sequence_path(), damaged.to_string()).unwrap();
+            assert!(matches!(home.next_sequence(NOW), Err(IdentityError::ClockBehind { .. })));
+        }
+        assert_eq!(home.next_sequence(UnixMs(u64::MAX - 2)).unwrap(), u64::MAX);
+        fs::remove_file(home.sequence_path()).unwrap();
+        assert_eq!(home.next_sequence(NOW).unwrap(), NOW.0);
+    }
+
+    #[test]
     fn no_sequence_is_given_twice() {
-        let (_folder, home, _) = home();
+        let (_folder, home) = home();
         let mut given: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..10).map(|_| home.next_sequence(NOW).unwrap()).collect::<Vec<_>>()))
@@ -554,93 +400,19 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_valid_certificate_of_a_name_is_used() {
-        let (_folder, home, authority) = home();
-        let key = home.instance_key().unwrap();
-        let (alice, bob) = (name("sip:alice@p2psip.org"), name("sip:bob@p2psip.org"));
-        assert_eq!(home.certificate_for(&key.public(), &alice, NOW).unwrap(), None);
-        let (short, long) = (issue(&authority, &key, &alice, DAY), issue(&authority, &key, &alice, 3 * DAY));
-        let other = issue(&authority, &key, &bob, 2 * DAY);
-        for certificate in [&long, &short, &other] {
-            home.add_certificate(certificate, NOW).unwrap();
-        }
-        assert_eq!(home.certificates().unwrap().len(), 3);
-        let find = |name, now| home.certificate_for(&key.public(), name, now);
-        assert_eq!(find(&alice, NOW).unwrap(), Some(long.clone()));
-        assert_eq!(find(&bob, NOW).unwrap(), Some(other));
-        assert_eq!(find(&alice, NOW.after(2 * DAY)).unwrap(), Some(long.clone()));
-        let error = find(&alice, NOW.after(4 * DAY)).unwrap_err();
-        assert!(error.to_string().contains("for sip:alice@p2psip.org is refused: it expired at"), "{error}");
-        assert_eq!(error.kind(), Kind::Untrusted);
-        assert_eq!(home.certificate_for(&home.peer_key().unwrap().public(), &alice, NOW).unwrap(), None);
-    }
-
-    #[test]
-    fn a_certificate_must_belong_to_the_home() {
-        let (_folder, home, authority) = home();
-        let alice = name("sip:alice@p2psip.org");
-        let key = home.instance_key().unwrap();
-        let good = issue(&authority, &key, &alice, DAY);
-        let late = home.add_certificate(&good, NOW.after(2 * DAY));
-        assert!(matches!(late, Err(IdentityError::Certificate { reason: CertificateError::Expired { .. }, .. })));
-        let stranger = issue(&authority, &SecretKey::generate().unwrap(), &alice, DAY);
-        assert!(matches!(home.add_certificate(&stranger, NOW), Err(IdentityError::KeyMismatch { .. })));
-        // A service belongs to the peer key, a user to the instance key.
-        let service = issue(&authority, &key, &name("sip:p2psip.org"), DAY);
-        assert!(matches!(home.add_certificate(&service, NOW), Err(IdentityError::KeyMismatch { .. })));
-        let other = Authority::create(authority.overlay(), NOW).unwrap();
-        let forged = issue(&other, &key, &alice, DAY);
-        assert!(matches!(
-            home.add_certificate(&forged, NOW),
-            Err(IdentityError::Certificate { reason: CertificateError::Forged, .. })
-        ));
-        assert!(home.certificates().unwrap().is_empty());
-        let path = home.add_certificate(&good, NOW).unwrap();
-        fs::write(&path, "nonsense").unwrap();
-        let error = home.certificates().unwrap_err().to_string();
-        assert!(error.contains(&path.display().to_string()), "{error}");
-    }
-
-    #[test]
-    fn the_ca_lives_in_its_home() {
-        let (_folder, home, authority) = home();
-        assert!(matches!(home.authority(), Err(IdentityError::Missing { .. })));
-        home.add_authority(&authority).unwrap();
-        assert!(matches!(home.add_authority(&authority), Err(IdentityError::Exists { .. })));
-        assert_eq!(fs::metadata(home.ca_key_path()).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(home.authority().unwrap().certificate(), authority.certificate());
-        let other = Authority::create(authority.overlay(), NOW).unwrap();
-        fs::remove_file(home.ca_key_path()).unwrap();
-        home.add_authority(&other).unwrap();
-        assert!(matches!(home.authority(), Err(IdentityError::KeyMismatch { .. })));
-    }
-
-    #[test]
-    fn only_a_newer_revocation_list_is_kept() {
-        let (_folder, home, authority) = home();
-        assert_eq!(home.revocations().unwrap(), None);
-        let first = authority.revoke(None, &["0a".to_owned()], NOW).unwrap();
-        let second = authority.revoke(Some(&first), &["0b".to_owned()], NOW).unwrap();
-        assert!(home.set_revocations(&second).unwrap());
-        assert!(!home.set_revocations(&first).unwrap());
-        assert!(!home.set_revocations(&second).unwrap());
-        assert_eq!(home.revocations().unwrap(), Some(second));
-        fs::write(home.revocations_path(), b"x").unwrap();
-        assert!(matches!(home.revocations(), Err(IdentityError::Revocations { .. })));
-    }
-
-    #[test]
     fn pins_are_kept() {
-        let (_folder, home, authority) = home();
-        let hash = home.descriptor().unwrap().unwrap().hash();
-        assert_eq!(home.pinned_descriptor(authority.overlay()).unwrap(), None);
-        home.pin_descriptor(authority.overlay(), hash).unwrap();
-        let (alice, key) = (name("sip:alice@p2psip.org"), SecretKey::generate().unwrap().public());
+        let (_folder, home) = home();
+        let overlay: OverlayId = "p2psip.org".parse().unwrap();
+        let hash: DescriptorHash = "ab".repeat(32).parse().unwrap();
+        assert_eq!(home.pinned_descriptor(&overlay).unwrap(), None);
+        home.pin_descriptor(&overlay, hash).unwrap();
+        let alice: ResourceName = "sip:alice@p2psip.org".parse().unwrap();
+        let key = SecretKey::generate().unwrap().public();
         home.change_pins(|pins| {
             pins.keys.insert(alice.clone(), key);
         })
         .unwrap();
-        assert_eq!(home.pinned_descriptor(authority.overlay()).unwrap(), Some(hash));
+        assert_eq!(home.pinned_descriptor(&overlay).unwrap(), Some(hash));
         assert_eq!(home.pins().unwrap().keys.get(&alice), Some(&key));
         fs::write(home.pins_path(), "[descriptors]\n\"p2psip.org\" = \"short\"\n").unwrap();
         let error = home.pins().unwrap_err().to_string();

@@ -14,7 +14,7 @@ use crate::name::{InstanceId, PeerId};
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 /// The PEM label of a private key (RFC 7468 §10).
-const LABEL: &str = "PRIVATE KEY";
+pub(super) const LABEL: &str = "PRIVATE KEY";
 /// The longest key file that is read.
 const MAX_FILE: u64 = 16 * 1024;
 

@@ -8,9 +8,12 @@
 
 mod authority;
 mod certificate;
+pub(crate) mod cose;
+mod credentials;
 mod descriptor;
+mod document;
 mod error;
-mod files;
+pub(crate) mod files;
 mod home;
 mod key;
 mod pem;
@@ -20,11 +23,13 @@ mod revocation;
 pub use authority::{Authority, MAX_LIFETIME};
 pub use certificate::{Certificate, MAX_NAMES};
 pub use descriptor::{Descriptor, DescriptorHash, Limits, Policy};
+pub(crate) use document::Document;
 pub use error::{CertificateError, IdentityError};
 pub use home::{Home, HomeLock, Pins};
 pub use key::{PublicKey, SecretKey};
 pub use request::{CertificateRequest, KeyUse};
 pub use revocation::RevocationList;
+pub(crate) use revocation::is_serial;
 
 /// What the TOML parser says, in one line.
 fn one_line(text: &str, error: &toml::de::Error) -> String {

@@ -106,7 +106,7 @@ pub struct LookupOutcome {
     /// Storers that returned something else than what the merging of all returned, or nothing: they have missed a
     /// change, or they lie.
     pub disagreeing: u32,
-    /// Open policy: whether nobody can tell whose the name is (see [`contested`]).
+    /// Open policy: whether nobody can tell whose the AOR is (see [`contested`]).
     pub contested: bool,
     /// Every request.
     pub trace: Vec<TraceLine>,

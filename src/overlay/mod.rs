@@ -1,18 +1,27 @@
-//! The overlay: how a member finds the peers responsible for a name, stores records there and reads them back.
+//! The overlay: who its members are, where records live, how they are found. The only user of libp2p.
 //!
-//! The protocol itself is sans-IO: [`walk`] finds the peers closest to a position, [`lookup`] and [`placement`] drive
-//! it to read and to write, and a [`storer`] answers for what a peer holds. Whoever drives them brings the messages,
-//! the clock and the limits: [`memory`] does so for a whole overlay without a network.
+//! The protocol logic is pure and driven from outside: [`storer`] decides what a peer keeps and answers, [`walk`],
+//! [`lookup`] and [`placement`] decide whom to ask next. [`swarm`] brings octets in and out, [`socket`] does the same
+//! for programs on this machine, [`drive`] runs the pure machines over either; [`memory`] is a whole overlay without a
+//! network, which runs them under virtual time.
 //!
 //! All that is asked of an overlay is [`Overlay`]: to insert and to retrieve routing information bound to a URI
 //! (draft §1, R1).
 
+pub mod drive;
+pub mod limits;
 pub mod lookup;
 pub mod memory;
 pub mod persist;
 pub mod placement;
+mod respond;
+pub mod socket;
 pub mod storer;
+pub mod swarm;
+pub mod table;
 pub mod walk;
+
+pub use respond::{Answer, Caller, Responder};
 
 use crate::{
     client::{Lookup, LookupReply, Put, PutReply},

@@ -652,13 +652,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let intact = intact(folder.path());
         let mut set_aside = 0;
-        for at in (0..400).step_by(13).chain((4096..intact.len()).step_by(intact.len() / 60)) {
+        for at in (0..400).step_by(29).chain((4096..intact.len()).step_by(intact.len() / 30)) {
             let mut damaged = intact.clone();
             let end = intact.len().min(at + 16);
             damaged[at..end].iter_mut().for_each(|byte| *byte ^= 0xff);
             set_aside += u32::from(open_damaged(folder.path(), &damaged));
         }
-        assert!(set_aside > 10, "{set_aside}");
+        assert!(set_aside > 5, "{set_aside}");
     }
 
     #[test]
@@ -691,11 +691,18 @@ mod tests {
     struct Disk {
         octets: Arc<Mutex<Vec<u8>>>,
         full: Arc<AtomicBool>,
+        /// Whether a full disk takes its time to say so, and whether somebody waits for it.
+        slow: Arc<AtomicBool>,
+        waiting: Arc<AtomicBool>,
     }
 
     impl Disk {
         fn writable(&self) -> io::Result<MutexGuard<'_, Vec<u8>>> {
             let full = self.full.load(Ordering::SeqCst);
+            while full && self.slow.load(Ordering::SeqCst) {
+                self.waiting.store(true, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(1));
+            }
             if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(self.octets.lock().unwrap()) }
         }
     }
@@ -739,12 +746,16 @@ mod tests {
         builder().create_with_backend(disk.clone()).map_err(|error| database_error(Path::new("disk"), error))
     }
 
+    fn on_disk(disk: &Disk) -> Persist {
+        let reopened = disk.clone();
+        let reopen = Box::new(move || database(&reopened));
+        Persist::start(Path::new("disk"), database(disk).unwrap(), reopen).unwrap()
+    }
+
     #[test]
     fn a_full_disk_is_reported_and_nothing_is_lost_once_there_is_room() {
         let disk = Disk::default();
-        let reopened = disk.clone();
-        let reopen = Box::new(move || database(&reopened));
-        let persist = Persist::start(Path::new("disk"), database(&disk).unwrap(), reopen).unwrap();
+        let persist = on_disk(&disk);
         put(&persist, 0..10);
         persist.flush(LONG).unwrap();
         assert_eq!(persist.trouble(), None);
@@ -756,7 +767,7 @@ mod tests {
         assert!(error.to_string().contains("no storage space"), "{error}");
         assert_eq!(persist.trouble(), Some(error));
         assert_eq!(persist.pending(), 15);
-        // A second attempt fails on the way to reopening; what is newer than the failed batch replaces it.
+        // A second attempt fails on the way to reopening.
         let newer = Draft::user("sip:user-5@p2psip.org", 0).removed().unverified();
         persist.put(&newer);
         persist.flush(LONG).unwrap_err();
@@ -769,6 +780,24 @@ mod tests {
         let held: BTreeMap<_, _> = read(&database(&disk).unwrap()).unwrap().into_iter().collect();
         let expected = (0..20).map(|nth| if nth == 5 { newer.clone() } else { record(nth, 0) });
         assert_eq!(held, expected.map(|record| (RecordKey::from(&record), record.envelope().to_vec())).collect());
+    }
+
+    #[test]
+    fn a_batch_that_failed_does_not_replace_what_came_meanwhile() {
+        let disk = Disk::default();
+        let persist = on_disk(&disk);
+        disk.full.store(true, Ordering::SeqCst);
+        disk.slow.store(true, Ordering::SeqCst);
+        put(&persist, 0..2);
+        while !disk.waiting.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        persist.delete((&record(0, 0)).into());
+        disk.slow.store(false, Ordering::SeqCst);
+        persist.flush(LONG).unwrap_err();
+        disk.full.store(false, Ordering::SeqCst);
+        persist.close(LONG).unwrap();
+        assert_eq!(read(&database(&disk).unwrap()).unwrap(), [((&record(1, 0)).into(), envelope(1))]);
     }
 
     #[test]

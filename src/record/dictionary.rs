@@ -99,7 +99,15 @@ impl Dictionary {
 
     /// Removes the records for which `keep` says no, and returns them.
     pub fn retain(&mut self, keep: impl Fn(&VerifiedRecord) -> bool) -> Vec<VerifiedRecord> {
-        self.records.extract_if(.., |_, record| !keep(record)).map(|(_, record)| record).collect()
+        let mut removed = Vec::new();
+        self.records.retain(|_, record| {
+            let keep = keep(record);
+            if !keep {
+                removed.push(record.clone());
+            }
+            keep
+        });
+        removed
     }
 
     /// Removes what has expired, and returns it.

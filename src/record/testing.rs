@@ -1,10 +1,12 @@
 //! Records for tests, of this module and of those above it.
 
-use super::{Body, Contact, Payload, ServiceOffer, VerifiedRecord};
+use std::{sync::Arc, time::Duration};
+
+use super::{Body, Contact, Payload, ServiceOffer, Trust, VerifiedRecord, seal};
 use crate::{
     clock::UnixMs,
-    identity::SecretKey,
-    name::{PeerId, ResourceName},
+    identity::{Authority, Certificate, CertificateRequest, Descriptor, Limits, Policy, SecretKey},
+    name::{OverlayId, PeerId, ResourceName},
 };
 
 /// The time at which drafts are written.
@@ -15,6 +17,43 @@ pub(crate) const LIFETIME: u64 = 3_600_000;
 /// One of 256 keys.
 pub(crate) fn key(nth: u8) -> SecretKey {
     SecretKey::from_seed(&[nth; 32])
+}
+
+/// The overlay that the drafts belong to.
+pub(crate) fn overlay() -> OverlayId {
+    OverlayId::parse("p2psip.org").unwrap()
+}
+
+/// What a member of an overlay of open policy believes.
+pub(crate) fn open(limits: Limits) -> Arc<Trust> {
+    let descriptor = Descriptor::new(overlay(), false, Policy::Open, None, limits).unwrap();
+    Arc::new(Trust::new(Arc::new(descriptor), None))
+}
+
+/// An overlay of enrolled members: its CA, and what a member believes.
+pub(crate) struct Enrolled {
+    pub authority: Authority,
+    pub trust: Arc<Trust>,
+}
+
+impl Enrolled {
+    pub(crate) fn new() -> Self {
+        let authority = Authority::create(&overlay(), NOW).unwrap();
+        let ca = Some(authority.certificate().clone());
+        let descriptor = Descriptor::new(overlay(), false, Policy::Enrolled, ca, Limits::default()).unwrap();
+        Self { authority, trust: Arc::new(Trust::new(Arc::new(descriptor), None)) }
+    }
+
+    /// A certificate for one of the keys, valid for a day.
+    pub(crate) fn certificate(&self, key: u8, names: &[&str]) -> Certificate {
+        self.certificate_at(key, names, NOW)
+    }
+
+    pub(crate) fn certificate_at(&self, key: u8, names: &[&str], now: UnixMs) -> Certificate {
+        let names: Vec<_> = names.iter().map(|name| ResourceName::parse(name).unwrap()).collect();
+        let request = CertificateRequest::create(&self::key(key), &names).unwrap();
+        self.authority.issue(&request, &names, Duration::from_secs(86_400), now).unwrap()
+    }
 }
 
 /// A record in the making.
@@ -70,6 +109,11 @@ impl Draft {
     pub(crate) fn pinned(mut self) -> Self {
         self.pinned = true;
         self
+    }
+
+    /// The envelope of the record.
+    pub(crate) fn seal(&self, certificate: Option<&Certificate>) -> Vec<u8> {
+        seal(&self.payload, &key(self.key), certificate).unwrap()
     }
 
     /// The record as if it had been verified, without the cost of signing it: its envelope is its payload.

@@ -1,0 +1,202 @@
+//! Values as people type them: durations, addresses, multiaddrs and SIP contacts. Each error is the end of a line that
+//! begins with where the value came from.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use crate::{
+    dns,
+    name::{OverlayId, PeerId, ResourceName},
+};
+
+/// The longest `--timeout` in seconds: nobody waits longer than an hour for a first answer.
+const MAX_TIMEOUT: f64 = 3_600.0;
+/// Longest multiaddr taken, in bytes; a circuit over QUIC with two peer ids has about 200.
+const MAX_MULTIADDR: usize = 512;
+/// Longest SIP contact taken, in bytes.
+const MAX_CONTACT: usize = 512;
+
+/// What a multiaddr is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Dialling a member.
+    Dial,
+    /// Listening as a member.
+    Listen,
+}
+
+/// A number of seconds, fractions allowed.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds <= MAX_TIMEOUT);
+    let seconds = seconds
+        .ok_or_else(|| format!("'{text}' is not a time; write seconds above 0 and up to {MAX_TIMEOUT}, such as 2.5"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is not a time"))
+}
+
+/// The address of a DNS server; without a port, the standard one.
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    dns::parse_server(text).map_err(|error| error.to_string())
+}
+
+/// Checks the shape of a multiaddr: known protocols, each with a value that fits.
+pub(super) fn multiaddr(text: &str, purpose: Purpose) -> Result<(), String> {
+    let example = match purpose {
+        Purpose::Dial => "/ip4/192.0.2.7/udp/4001/quic-v1/p2p/12D3KooW…",
+        Purpose::Listen => "/ip4/0.0.0.0/udp/4001/quic-v1",
+    };
+    shape(text, purpose).map_err(|why| format!("'{text}' is not a multiaddr: {why}; write one like {example}"))
+}
+
+fn shape(text: &str, purpose: Purpose) -> Result<(), String> {
+    if text.len() > MAX_MULTIADDR {
+        return Err(format!("it is longer than {MAX_MULTIADDR} bytes"));
+    }
+    let mut parts = text.strip_prefix('/').ok_or("it does not begin with '/'")?.split('/');
+    let mut last = "";
+    while let Some(protocol) = parts.next() {
+        let is_host = matches!(protocol, "ip4" | "ip6" | "dns" | "dns4" | "dns6");
+        if last.is_empty() && !is_host {
+            return Err(match protocol {
+                "dnsaddr" => "an overlay found through the DNS is named by --overlay".to_owned(),
+                _ => format!("'{protocol}' is not ip4, ip6, dns, dns4 or dns6"),
+            });
+        }
+        last = protocol;
+        if matches!(protocol, "quic-v1" | "p2p-circuit") {
+            continue;
+        }
+        if !is_host && !matches!(protocol, "tcp" | "udp" | "p2p") {
+            return Err(format!("'{protocol}' is not a protocol of the overlay"));
+        }
+        let value = parts.next().ok_or_else(|| format!("'{protocol}' has no value"))?;
+        if !value_fits(protocol, value, purpose) {
+            return Err(format!("'{value}' does not fit '{protocol}'"));
+        }
+    }
+    match purpose {
+        Purpose::Dial if last != "p2p" => Err("it does not end in the member's id, /p2p/12D3KooW…".to_owned()),
+        Purpose::Dial | Purpose::Listen => Ok(()),
+    }
+}
+
+fn value_fits(protocol: &str, value: &str, purpose: Purpose) -> bool {
+    match protocol {
+        "ip4" => value.parse::<Ipv4Addr>().is_ok(),
+        "ip6" => value.parse::<Ipv6Addr>().is_ok(),
+        // Port 0 asks for any free one; nobody can be dialled there.
+        "tcp" | "udp" => value.parse::<u16>().is_ok_and(|port| port != 0 || purpose == Purpose::Listen),
+        "p2p" => value.parse::<PeerId>().is_ok(),
+        _ => OverlayId::parse_local(value).is_ok(),
+    }
+}
+
+/// Checks the shape of a SIP contact: `sip:` or `sips:`, a host, nothing that could not stand in a URI. What the rest
+/// means is for SIP to say (RFC 3261 §19.1).
+pub(super) fn sip_contact(text: &str) -> Result<(), String> {
+    let why = if text.len() > MAX_CONTACT {
+        "it is too long"
+    } else if !text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"')) {
+        "it has characters that a URI may not have"
+    } else {
+        let rest = text
+            .split_once(':')
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips"))
+            .map(|(_, rest)| rest);
+        let host = rest.map(|rest| rest.rsplit_once('@').map_or(rest, |(_, host)| host));
+        match host {
+            None => "its scheme is not sip: or sips:",
+            Some(host) if host.is_empty() || host.starts_with([';', '?', ':']) => "it has no host",
+            Some(_) => return Ok(()),
+        }
+    };
+    Err(format!("'{text}' is not a SIP URI: {why}; write one like sip:alice@192.0.2.7:5060"))
+}
+
+/// A user's or a service's URI.
+pub(super) fn resource_name(text: &str) -> Result<ResourceName, String> {
+    ResourceName::parse(text).map_err(|error| error.to_string())
+}
+
+/// A number of whole seconds for which a registration is to hold.
+pub(super) fn expires(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(0) => Err("a registration cannot hold for 0 seconds; to end one, use --remove".to_owned()),
+        Ok(seconds) => Ok(Duration::from_secs(u64::from(seconds))),
+        Err(_) => Err(format!("'{text}' is not a number of seconds; write one like 3600")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PEER: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+
+    #[test]
+    fn timeouts_are_seconds_with_fractions() {
+        assert_eq!(timeout("5").unwrap(), Duration::from_secs(5));
+        assert_eq!(timeout("0.25").unwrap(), Duration::from_millis(250));
+        for wrong in ["0", "-1", "", "5s", "NaN", "inf", "3601", "1e99"] {
+            assert!(timeout(wrong).unwrap_err().contains("such as 2.5"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn multiaddrs_are_checked_part_by_part() {
+        for right in [
+            format!("/ip4/192.0.2.7/udp/4001/quic-v1/p2p/{PEER}"),
+            format!("/ip6/2001:db8::7/tcp/4001/p2p/{PEER}"),
+            format!("/dns4/a.p2psip.org/tcp/4001/p2p/{PEER}/p2p-circuit/p2p/{PEER}"),
+        ] {
+            assert_eq!(multiaddr(&right, Purpose::Dial), Ok(()), "{right}");
+        }
+        for (wrong, why) in [
+            ("", "begin with '/'"),
+            ("192.0.2.7:4001", "begin with '/'"),
+            ("/", "'' is not ip4"),
+            ("/tcp/4001", "'tcp' is not ip4"),
+            ("/ip4/192.0.2/tcp/4001", "'192.0.2' does not fit 'ip4'"),
+            ("/ip4/192.0.2.7/tcp", "'tcp' has no value"),
+            ("/ip4/192.0.2.7/tcp/65536", "'65536' does not fit"),
+            ("/ip4/192.0.2.7/tcp/0", "'0' does not fit"),
+            ("/ip4/192.0.2.7/tcp/4001/p2p/Qm", "'Qm' does not fit"),
+            ("/ip4/192.0.2.7/tcp/4001/ws", "'ws' is not a protocol"),
+            ("/ip4/192.0.2.7/tcp/4001/", "'' is not a protocol"),
+            ("/ip4/192.0.2.7/tcp/4001", "does not end in the member's id"),
+            ("/dnsaddr/p2psip.org", "named by --overlay"),
+        ] {
+            let error = multiaddr(wrong, Purpose::Dial).unwrap_err();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+        assert_eq!(multiaddr("/ip4/0.0.0.0/tcp/0", Purpose::Listen), Ok(()));
+    }
+
+    #[test]
+    fn contacts_are_sip_uris() {
+        for right in ["sip:alice@192.0.2.7", "SIPS:a:b@[2001:db8::1]:5061;transport=tls", "sip:phone.example"] {
+            assert_eq!(sip_contact(right), Ok(()), "{right}");
+        }
+        for wrong in ["", "alice", "tel:+1", "sip:", "sip:alice@", "sip:a@;lr", "sip:a b@c", "<sip:a@b>", "sip:é@b"] {
+            assert!(sip_contact(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn removing_is_not_expiring_at_once() {
+        assert_eq!(expires("3600").unwrap(), Duration::from_secs(3600));
+        assert!(expires("0").unwrap_err().contains("--remove"));
+        assert!(expires("1.5").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in ".{0,80}") {
+            let _ = (timeout(&text), dns_server(&text), sip_contact(&text), expires(&text));
+            let _ = (multiaddr(&text, Purpose::Dial), multiaddr(&format!("/ip4/{text}"), Purpose::Listen));
+        }
+    }
+}

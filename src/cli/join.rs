@@ -1,0 +1,196 @@
+//! `p2p-join`: be a member of an overlay, and stay.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser};
+
+use super::{
+    args::{AccessArgs, CommonArgs, HomeArgs},
+    config,
+    io::{Env, Io, Signal},
+    output::{
+        Format, Output, count,
+        error::Stop,
+        shortened,
+        table::{Cell, Grid, Tone},
+    },
+    runtime::{self, Stayed, Threads},
+    settings::Settings,
+    tool::{self, Example, Tool, ToolArgs},
+};
+use crate::ops::{
+    join::{JoinRequest, join},
+    outcome::JoinOutcome,
+};
+
+/// `p2p-join` as its help and manual describe it.
+pub const TOOL: Tool = Tool {
+    name: "p2p-join",
+    description: &[
+        "Joins an overlay, or founds it if there is no other member, and stays: it takes part in routing, stores records of others, and serves the tools on this machine through a unix socket. It prints how it can be reached as soon as it is a member.",
+        "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published.",
+        "Ctrl-C leaves the overlay in order and exits 130; SIGTERM does the same and exits 0. A second signal ends at once.",
+    ],
+    exits: &[
+        (0, "left at SIGTERM"),
+        (1, "refused"),
+        (2, "wrong usage"),
+        (3, "no member to join"),
+        (4, "descriptor not to be trusted"),
+        (5, "local failure"),
+    ],
+    examples: &[
+        Example { line: "p2p-join p2psip.org", does: "join, found through the DNS" },
+        Example { line: "p2p-join p2psip.org --peer MULTIADDR", does: "join through one member" },
+        Example { line: "p2p-join --local testnet", does: "an overlay of your own, without DNS" },
+        Example { line: "p2p-join --print-config > p2psip.toml", does: "begin a configuration" },
+    ],
+    bare: Args::command,
+};
+
+/// Be a member of a P2PSIP overlay until Ctrl-C or SIGTERM
+#[derive(Debug, Parser)]
+#[command(name = TOOL.name)]
+struct Args {
+    /// The overlay, as --overlay
+    #[arg(value_name = "OVERLAY", conflicts_with = "overlay")]
+    overlay_operand: Option<String>,
+
+    /// The overlay is purely local: its name need not be a domain name, and it has no proxy peers
+    #[arg(long)]
+    local: bool,
+
+    /// Listen here; repeat for several. Port 0 is any free one
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+
+    /// Print a configuration file with every key explained, and end
+    #[arg(long)]
+    print_config: bool,
+
+    #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    home: HomeArgs,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+impl ToolArgs for Args {
+    fn common(&self) -> &CommonArgs {
+        &self.common
+    }
+}
+
+/// Runs `p2p-join` as this process.
+pub fn main() -> ExitCode {
+    tool::process(run)
+}
+
+/// Runs `p2p-join` with `arguments` (without the program's name); returns its exit code.
+pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
+    tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
+        if args.print_config {
+            return output.text(&config::template()).map(|()| 0);
+        }
+        let settings = Settings::read(&args.home, env)?;
+        let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
+        let request = JoinRequest { listen: settings.listen(&args.listen)?, local: settings.local(args.local) };
+
+        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
+        progress.doing(|| match &access.overlay {
+            Some(overlay) => format!("joining {overlay}"),
+            None => "joining".to_owned(),
+        });
+        let mut printed = None;
+        let printed_ref = &mut printed;
+        let Stayed { result, signal } = runtime::stay(Threads::Many, signals, &progress, |ending| async move {
+            let ended = ending.clone();
+            let mut report = |outcome: JoinOutcome| {
+                let result = present(&outcome, output);
+                if result.is_err() {
+                    ended.begin();
+                }
+                *printed_ref = Some(result);
+            };
+            join(&access, &request, &mut report, ending.begun()).await
+        })?;
+        printed.unwrap_or(Ok(()))?;
+        result?;
+        match signal {
+            Some(Signal::Interrupt) => Err(Stop::Interrupted),
+            Some(Signal::Terminate) | None => Ok(0),
+        }
+    })
+}
+
+fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    match output.format() {
+        Format::Json => output.json(outcome),
+        Format::Short => outcome.addresses.iter().try_for_each(|address| output.line(address)),
+        Format::Table => {
+            output.table(&listing(outcome))?;
+            output.note("Ctrl-C leaves");
+            Ok(())
+        }
+    }
+}
+
+fn listing(outcome: &JoinOutcome) -> Grid {
+    let mut grid = Grid::of_pairs();
+    grid.pair(outcome.status, Cell::text(outcome.overlay.to_string(), Tone::Subject));
+    let policy = format!("{} ({})", outcome.policy, shortened(&outcome.descriptor, 16));
+    grid.pair("policy", Cell::text(policy, Tone::Plain));
+    grid.pair("peer id", Cell::text(outcome.peer.to_string(), Tone::Plain));
+    grid.pair("addresses", Cell::lines(&outcome.addresses, Tone::Plain));
+    grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
+    let met = match outcome.peers {
+        0 => Cell::text("none yet: this is the first member", Tone::Warning),
+        peers => Cell::text(count(peers, "member"), Tone::Good),
+    };
+    grid.pair("met", met);
+    if outcome.restored > 0 {
+        grid.pair("restored", Cell::text(count(outcome.restored, "record"), Tone::Plain));
+    }
+    grid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::{OverlayId, PeerId};
+
+    fn outcome() -> JoinOutcome {
+        JoinOutcome {
+            status: "joined",
+            overlay: OverlayId::parse("p2psip.org").unwrap(),
+            policy: "enrolled".to_owned(),
+            descriptor: "0123456789abcdef0123456789abcdef".to_owned(),
+            peer: PeerId::from_public_key([2; 32]),
+            addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned(), "/ip4/192.0.2.7/tcp/4001".to_owned()],
+            socket: "/home/alice/.local/share/p2psip/member.sock".to_owned(),
+            peers: 0,
+            restored: 12,
+            elapsed_ms: 3.0,
+        }
+    }
+
+    fn shown(options: &CommonArgs) -> String {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut io = Io::captured(&mut out, &mut err);
+        present(&outcome(), &mut Output::new(TOOL.name, options, &Env::new("/"), &mut io)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_member_says_how_it_can_be_reached() {
+        let table = shown(&CommonArgs::default());
+        assert!(table.starts_with("joined     p2psip.org\npolicy     enrolled (0123456789abcdef…)\n"), "{table}");
+        assert!(table.contains("\n           /ip4/192.0.2.7/tcp/4001\n"), "{table}");
+        assert!(table.contains("met        none yet: this is the first member\nrestored   12 records\n"), "{table}");
+        let short = shown(&CommonArgs { short: true, ..CommonArgs::default() });
+        assert_eq!(short, "/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X\n/ip4/192.0.2.7/tcp/4001\n");
+    }
+}

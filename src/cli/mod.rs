@@ -1,0 +1,37 @@
+//! The command line: arguments, configuration, output and exit codes.
+//!
+//! Each binary calls the `main` of its own module here, so that the linker leaves the other tools out. Underneath,
+//! every tool is a function `run(arguments, environment, streams) -> exit code` that touches nothing global, so that
+//! tests call it in their own process.
+//!
+//! ```
+//! use p2psip::cli::{Env, Io, lookup};
+//!
+//! let (mut out, mut err) = (Vec::new(), Vec::new());
+//! let code = lookup::run(vec!["--version".into()], &Env::new("/"), &mut Io::captured(&mut out, &mut err));
+//! assert_eq!(code, 0);
+//! assert!(out.starts_with(b"p2p-lookup "));
+//! ```
+
+mod args;
+mod check;
+mod config;
+mod io;
+mod logging;
+mod output;
+mod runtime;
+mod settings;
+mod tool;
+
+pub mod enroll;
+pub mod join;
+pub mod lab;
+pub mod lookup;
+pub mod manual;
+pub mod register;
+
+pub use io::{Env, Io, Signal, Signals};
+pub use tool::{Example, Tool};
+
+/// Every tool, in the order in which manuals list them.
+pub const TOOLS: [&Tool; 5] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL];

@@ -1,0 +1,316 @@
+//! What a tool says: results on standard output as a table, as short lines or as JSON; all else on standard error.
+
+pub(super) mod error;
+pub(super) mod escape;
+mod json;
+pub(super) mod progress;
+pub(super) mod table;
+
+use std::io;
+
+use colored::Colorize as _;
+use serde::Serialize;
+
+use self::{
+    error::{Failure, Stop},
+    escape::escape,
+    progress::Progress,
+    table::Grid,
+};
+use super::{args::CommonArgs, io::Env, io::Io};
+use crate::clock::UnixMs;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Tables for people.
+    Table,
+    /// One value a line, for scripts.
+    Short,
+    /// One object a line, for programs.
+    Json,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(super) enum ColorChoice {
+    /// If a terminal reads it, and neither NO_COLOR nor TERM=dumb is set.
+    #[default]
+    Auto,
+    /// Even into a file.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+impl ColorChoice {
+    /// Whether a stream gets colour. An option outranks NO_COLOR (<https://no-color.org>).
+    pub(super) fn for_stream(self, is_terminal: bool, env: &Env) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                is_terminal
+                    && env.variable("NO_COLOR").is_none()
+                    && env.variable("TERM").is_none_or(|terminal| terminal != "dumb")
+            }
+        }
+    }
+}
+
+/// Text with or without colour, as the caller says.
+///
+/// `colored` would guess from the process; its guess is overridden once, and whether to call it is decided here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Paint(bool);
+
+impl Paint {
+    /// Paints if `colour`.
+    pub(super) fn new(colour: bool) -> Self {
+        if colour {
+            colored::control::set_override(true);
+        }
+        Self(colour)
+    }
+
+    fn bad(self, text: &str) -> String {
+        if self.0 { text.red().bold().to_string() } else { text.to_owned() }
+    }
+
+    fn warning(self, text: &str) -> String {
+        if self.0 { text.yellow().bold().to_string() } else { text.to_owned() }
+    }
+
+    fn strong(self, text: &str) -> String {
+        if self.0 { text.bold().to_string() } else { text.to_owned() }
+    }
+
+    fn faint(self, text: &str) -> String {
+        if self.0 { text.bright_black().to_string() } else { text.to_owned() }
+    }
+}
+
+/// The two output streams of a tool, with how to write to them.
+pub(super) struct Output<'io, 'streams> {
+    tool: &'static str,
+    io: &'io mut Io<'streams>,
+    format: Format,
+    quiet: bool,
+    out: Paint,
+    err: Paint,
+    progress: Progress,
+}
+
+impl<'io, 'streams> Output<'io, 'streams> {
+    /// As the common options, the environment and the terminal ask for.
+    pub(super) fn new(tool: &'static str, common: &CommonArgs, env: &Env, io: &'io mut Io<'streams>) -> Self {
+        let format = match (common.json, common.short) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Short,
+            (false, false) => Format::Table,
+        };
+        Self {
+            tool,
+            format,
+            quiet: common.quiet,
+            out: Paint::new(common.color.for_stream(io.stdout_is_terminal, env)),
+            err: Paint::new(common.color.for_stream(io.stderr_is_terminal, env)),
+            progress: Progress::new(io.owns_process && io.stderr_is_terminal && !common.quiet),
+            io,
+        }
+    }
+
+    /// How results are printed.
+    pub(super) const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether results are coloured.
+    pub(super) const fn is_coloured(&self) -> bool {
+        self.out.0
+    }
+
+    /// The streams, for what is not printing.
+    pub(super) const fn io(&mut self) -> &mut Io<'streams> {
+        self.io
+    }
+
+    /// The spinner.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Prints a line of results. It is escaped.
+    pub(super) fn line(&mut self, text: &str) -> Result<(), Stop> {
+        let line = format!("{}\n", escape(text));
+        self.write(&line)
+    }
+
+    /// Prints what the results below are about.
+    pub(super) fn heading(&mut self, text: &str) -> Result<(), Stop> {
+        let line = format!("{}\n", self.out.strong(&escape(text)));
+        self.write(&line)
+    }
+
+    /// Prints a table.
+    pub(super) fn table(&mut self, grid: &Grid) -> Result<(), Stop> {
+        let text = grid.render(self.out.0, self.io.width);
+        self.write(&text)
+    }
+
+    /// Prints an outcome as JSON.
+    pub(super) fn json(&mut self, outcome: &impl Serialize) -> Result<(), Stop> {
+        let line = json::outcome(outcome)?;
+        self.write(&format!("{line}\n"))
+    }
+
+    /// Prints text as it is: help, or a generated file.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Stop> {
+        self.write(text)
+    }
+
+    /// Says something in passing, unless `-q` or `--json`.
+    pub(super) fn note(&mut self, text: &str) {
+        if !self.quiet && self.format != Format::Json {
+            let line = self.err.faint(&escape(text));
+            self.say(&line);
+        }
+    }
+
+    /// Says something that deserves attention, unless `-q` or `--json`.
+    pub(super) fn warn(&mut self, text: &str) {
+        if !self.quiet && self.format != Format::Json {
+            let line = format!("{}: {} {}", self.tool, self.err.warning("warning:"), escape(text));
+            self.say(&line);
+        }
+    }
+
+    /// Reports a failure, or an answer that is as good as one: a line on standard error, or JSON on standard output.
+    pub(super) fn failure(&mut self, failure: &Failure) -> Result<(), Stop> {
+        if let (Format::Json, Some(line)) = (self.format, json::failure(failure)) {
+            return self.write(&format!("{line}\n"));
+        }
+        let line = match failure.uri() {
+            Some(uri) => format!("{}: {failure}", escape(uri)),
+            None => failure.to_string(),
+        };
+        self.complain(&line);
+        if failure.is_command_line() {
+            let hint = self.err.faint(&format!("Try '{} --help'.", self.tool));
+            self.say(&hint);
+        }
+        Ok(())
+    }
+
+    /// The line `TOOL: what failed: why; what to do` on standard error.
+    pub(super) fn complain(&mut self, line: &str) {
+        let line = format!("{} {}", self.err.bad(&format!("{}:", self.tool)), escape(line));
+        self.say(&line);
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Stop> {
+        self.progress.clear();
+        let stdout = &mut *self.io.stdout;
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Stop::of_output)
+    }
+
+    fn say(&mut self, line: &str) {
+        self.progress.clear();
+        // If not even standard error can be written, there is nobody left to tell.
+        let _: io::Result<()> = writeln!(self.io.stderr, "{line}").and_then(|()| self.io.stderr.flush());
+    }
+}
+
+impl Drop for Output<'_, '_> {
+    fn drop(&mut self) {
+        self.progress.clear();
+    }
+}
+
+/// A span in words, to two units: `58 min 20 s`, `2 h 5 min`, `3 d`. Less than a second is `0 s`.
+pub(super) fn span(milliseconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let seconds = milliseconds / 1_000;
+    let Some(first) = UNITS.iter().position(|(size, _)| seconds >= *size) else {
+        return "0 s".to_owned();
+    };
+    let mut rest = seconds;
+    let mut words = Vec::new();
+    for (size, unit) in UNITS.iter().skip(first).take(2) {
+        if rest >= *size {
+            words.push(format!("{} {unit}", rest / size));
+            rest %= size;
+        }
+    }
+    words.join(" ")
+}
+
+/// A long identifier, as much of it as people compare: its first characters and `…`.
+pub(super) fn shortened(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// A day and time in UTC, `2026-11-23 07:00 UTC`; milliseconds where no calendar reaches.
+pub(super) fn date(at: UnixMs) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    let seconds = i64::try_from(at.0 / 1_000).ok();
+    let time = seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(format).ok()).unwrap_or_else(|| format!("{at} ms"))
+}
+
+/// `1 record`, `2 records`.
+pub(super) fn count(number: impl TryInto<u64>, thing: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_at_most_two_units() {
+        for (ms, words) in [
+            (0, "0 s"),
+            (999, "0 s"),
+            (1_000, "1 s"),
+            (3_500_000, "58 min 20 s"),
+            (3_600_000, "1 h"),
+            (3_605_000, "1 h"),
+            (7_500_000, "2 h 5 min"),
+            (259_200_000, "3 d"),
+        ] {
+            assert_eq!(span(ms), words);
+        }
+    }
+
+    #[test]
+    fn dates_are_in_utc() {
+        assert_eq!(date(UnixMs(1_795_417_261_999)), "2026-11-23 07:01 UTC");
+        assert_eq!(date(UnixMs(u64::MAX)), "18446744073709551615 ms");
+    }
+
+    #[test]
+    fn identifiers_are_shortened_by_character() {
+        assert_eq!(shortened("abcdefgh", 8), "abcdefgh");
+        assert_eq!(shortened("abcdefghi", 8), "abcdefgh…");
+        assert_eq!(shortened("ééééé", 2), "éé…");
+    }
+
+    #[test]
+    fn colour_needs_a_terminal_or_an_order() {
+        let (plain, refused) = (Env::new("/"), Env::new("/").with("NO_COLOR", "1"));
+        let dumb = Env::new("/").with("TERM", "dumb");
+        let empty = Env::new("/").with("NO_COLOR", "");
+        assert!(ColorChoice::Auto.for_stream(true, &plain));
+        assert!(ColorChoice::Auto.for_stream(true, &empty), "set to nothing counts as not set");
+        assert!(!ColorChoice::Auto.for_stream(false, &plain));
+        assert!(!ColorChoice::Auto.for_stream(true, &refused));
+        assert!(!ColorChoice::Auto.for_stream(true, &dumb));
+        assert!(ColorChoice::Always.for_stream(false, &refused));
+        assert!(!ColorChoice::Never.for_stream(true, &plain));
+    }
+}

@@ -1,0 +1,206 @@
+//! Runs a use case on a Tokio runtime, and ends it when the user says so.
+//!
+//! The first Ctrl-C (or SIGTERM) ends a tool cleanly, the second one at once.
+
+use std::{future::pending, io, pin::pin, sync::Arc};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{self, SignalKind},
+    sync::Notify,
+};
+
+use super::{
+    io::{Signal, Signals},
+    output::{
+        error::{Failure, Stop},
+        progress::Progress,
+    },
+};
+use crate::kind::Kind;
+
+/// How many threads a tool is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// The one there is: for tools that ask and end.
+    One,
+    /// One a core: for members.
+    Many,
+}
+
+/// How work that stays came to its end.
+#[derive(Debug)]
+pub(super) struct Stayed<T> {
+    /// What it returned.
+    pub(super) result: T,
+    /// What ended it; `None` if it ended by itself.
+    pub(super) signal: Option<Signal>,
+}
+
+/// Tells work that stays to end. Clones tell the same work.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending(Arc<Notify>);
+
+impl Ending {
+    /// Ends the work.
+    pub(super) fn begin(&self) {
+        self.0.notify_one();
+    }
+
+    /// Resolves when the work is to end.
+    pub(super) async fn begun(self) {
+        self.0.notified().await;
+    }
+}
+
+/// Runs `work` on this thread until it is done or a signal comes, which drops it.
+pub(super) fn one_shot<T>(signals: Signals, progress: &Progress, work: impl Future<Output = T>) -> Result<T, Stop> {
+    let runtime = runtime(Threads::One)?;
+    let result = runtime.block_on(async {
+        let mut listener = Listener::new(signals).map_err(no_runtime)?;
+        tokio::select! {
+            biased;
+            _ = listener.next() => Err(Stop::Interrupted),
+            result = work => Ok(result),
+            never = progress.turn() => match never {},
+        }
+    });
+    // A resolver thread that still waits for an answer must not hold the tool up.
+    runtime.shutdown_background();
+    progress.clear();
+    result
+}
+
+/// Runs `work`, which ends by itself soon after its [`Ending`] has begun: at the first signal, or when `work` says so.
+pub(super) fn stay<T, F: Future<Output = T>>(
+    threads: Threads,
+    signals: Signals,
+    progress: &Progress,
+    work: impl FnOnce(Ending) -> F,
+) -> Result<Stayed<T>, Stop> {
+    let runtime = runtime(threads)?;
+    let result = runtime.block_on(async {
+        let mut listener = Listener::new(signals).map_err(no_runtime)?;
+        let ending = Ending::default();
+        let mut work = pin!(work(ending.clone()));
+        let signal = tokio::select! {
+            biased;
+            signal = listener.next() => signal,
+            result = &mut work => return Ok(Stayed { result, signal: None }),
+            never = progress.turn() => match never {},
+        };
+        progress.clear();
+        ending.begin();
+        tokio::select! {
+            biased;
+            _ = listener.next() => Err(Stop::Interrupted),
+            result = work => Ok(Stayed { result, signal: Some(signal) }),
+        }
+    });
+    runtime.shutdown_background();
+    progress.clear();
+    result
+}
+
+fn runtime(threads: Threads) -> Result<Runtime, Stop> {
+    let mut builder = match threads {
+        Threads::One => Builder::new_current_thread(),
+        Threads::Many => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build().map_err(no_runtime)
+}
+
+fn no_runtime(error: io::Error) -> Stop {
+    Failure::new(Kind::Local, error).context("cannot start").into()
+}
+
+/// Signals as they come, inside a runtime.
+enum Listener {
+    Never,
+    Process { interrupt: unix::Signal, terminate: unix::Signal },
+    Channel(tokio::sync::mpsc::UnboundedReceiver<Signal>),
+}
+
+impl Listener {
+    fn new(signals: Signals) -> io::Result<Self> {
+        Ok(match signals {
+            Signals::Never => Self::Never,
+            Signals::Channel(receiver) => Self::Channel(receiver),
+            Signals::Process => Self::Process {
+                interrupt: unix::signal(SignalKind::interrupt())?,
+                terminate: unix::signal(SignalKind::terminate())?,
+            },
+        })
+    }
+
+    /// The next signal; safe to drop and call again.
+    async fn next(&mut self) -> Signal {
+        let next = match self {
+            Self::Never => None,
+            Self::Process { interrupt, terminate } => tokio::select! {
+                got = interrupt.recv() => got.map(|()| Signal::Interrupt),
+                got = terminate.recv() => got.map(|()| Signal::Terminate),
+            },
+            Self::Channel(receiver) => receiver.recv().await,
+        };
+        match next {
+            Some(signal) => signal,
+            None => pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn signals(sent: &[Signal]) -> Signals {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for signal in sent {
+            sender.send(*signal).unwrap();
+        }
+        Signals::Channel(receiver)
+    }
+
+    #[test]
+    fn a_signal_drops_work_that_only_asks() {
+        let result = one_shot(signals(&[Signal::Interrupt]), &Progress::default(), pending::<()>());
+        assert!(matches!(result, Err(Stop::Interrupted)));
+        assert_eq!(one_shot(Signals::Never, &Progress::default(), async { 7 }).unwrap(), 7);
+    }
+
+    #[test]
+    fn work_that_stays_takes_its_leave_at_the_first_signal() {
+        for signal in [Signal::Interrupt, Signal::Terminate] {
+            let stayed = stay(Threads::One, signals(&[signal]), &Progress::default(), |ending| async {
+                ending.begun().await;
+                "left"
+            });
+            let stayed = stayed.unwrap();
+            assert_eq!((stayed.result, stayed.signal), ("left", Some(signal)));
+        }
+    }
+
+    #[test]
+    fn a_second_signal_ends_at_once() {
+        let twice = signals(&[Signal::Interrupt, Signal::Interrupt]);
+        let stayed = stay(Threads::Many, twice, &Progress::default(), |ending| async {
+            ending.begun().await;
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        });
+        assert!(matches!(stayed, Err(Stop::Interrupted)));
+    }
+
+    #[test]
+    fn work_may_end_itself() {
+        let stayed = stay(Threads::One, Signals::Never, &Progress::default(), |ending| async move {
+            ending.begin();
+            ending.begun().await;
+        });
+        assert_eq!(stayed.unwrap().signal, None);
+    }
+}

@@ -1,0 +1,189 @@
+//! The composition root: what a member of the overlay is made of, and the tasks it runs.
+//!
+//! A [`Member`] owns a swarm, a store and a unix socket. Its [`Core`](core::Core) answers the client protocol; three
+//! tasks keep it well: [`sync`] compares records with the neighbours that should hold the same ones, [`keep`] stores
+//! again what clients handed in, and a third finds its way back when every peer is gone.
+
+mod config;
+mod core;
+mod error;
+mod handlers;
+mod join;
+mod keep;
+mod sync;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use self::core::Core;
+pub use self::{
+    config::{MemberConfig, Timing},
+    core::{Handler, remembered},
+    error::MemberError,
+};
+use crate::{
+    client::{PeerInfo, Put, PutReply, StatusReply},
+    identity::SecretKey,
+    name::{PeerId, ResourceName},
+    overlay::{
+        Answer, Caller, Responder, lookup::LookupOutcome, persist::SetAside, socket::SocketServer, swarm::Network,
+    },
+};
+
+/// How long a stopping member waits for its tasks.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A running member of an overlay.
+///
+/// Dropping it aborts its tasks; [`Member::stop`] ends it in good order.
+pub struct Member {
+    key: Arc<SecretKey>,
+    core: Arc<Core>,
+    socket: Option<SocketServer>,
+    set_aside: Vec<SetAside>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    swarm: JoinHandle<()>,
+}
+
+impl Member {
+    /// Starts a member: restores its records, binds its addresses and its socket, and joins the overlay through the
+    /// configured peers. Without any it is the overlay's first member.
+    ///
+    /// # Errors
+    /// [`MemberError`]: an address or socket that cannot be bound, a store that cannot be opened, or no configured
+    /// peer that answers.
+    pub async fn start(config: MemberConfig) -> Result<Self, MemberError> {
+        let stores = core::Stores::open(config.home.as_ref())?;
+        let set_aside = stores.set_aside.clone();
+        let (network, bound) = Network::bind(config.network.clone(), &config.key).await?;
+        let core = Arc::new(Core::new(&config, network.clone(), stores));
+        let swarm = bound.run(Arc::new(CoreResponder(core.clone())));
+        let (stop, stopping) = watch::channel(false);
+        let mut member = Self {
+            set_aside,
+            key: config.key.clone(),
+            core: core.clone(),
+            socket: None,
+            stop,
+            tasks: Vec::new(),
+            swarm,
+        };
+        if let Some(path) = &config.socket {
+            let responder = Arc::new(CoreResponder(core.clone()));
+            member.socket = Some(SocketServer::start(path, responder, network.events().clone())?);
+        }
+        join::join(&network, &config).await?;
+        member.tasks = vec![
+            tokio::spawn(join::stay_joined(core.clone(), config.clone(), stopping.clone())),
+            tokio::spawn(sync::run(core.clone(), config.timing, stopping.clone())),
+            tokio::spawn(keep::run(core, config.timing, stopping)),
+        ];
+        Ok(member)
+    }
+
+    /// This member's peer id.
+    pub fn peer(&self) -> PeerId {
+        self.core.network().peer()
+    }
+
+    /// The process's key.
+    pub fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// The swarm.
+    pub fn network(&self) -> &Network {
+        self.core.network()
+    }
+
+    /// This member as others see it.
+    pub fn info(&self) -> PeerInfo {
+        self.core.network().myself()
+    }
+
+    /// The bound addresses, as multiaddrs without the `/p2p/` part.
+    pub fn addresses(&self) -> Vec<String> {
+        self.core.network().listening().to_vec()
+    }
+
+    /// The addresses as others write them into `--peer`: with the `/p2p/` part.
+    pub fn full_addresses(&self) -> Vec<String> {
+        let peer = self.peer();
+        self.addresses().into_iter().map(|address| format!("{address}/p2p/{peer}")).collect()
+    }
+
+    /// The unix socket, if there is one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(SocketServer::path)
+    }
+
+    /// How the member is.
+    pub fn status(&self) -> StatusReply {
+        self.core.status()
+    }
+
+    /// Records that came back from the last run.
+    pub fn restored(&self) -> u32 {
+        self.core.restored()
+    }
+
+    /// Store files that could not be read and were set aside.
+    pub fn set_aside(&self) -> &[SetAside] {
+        &self.set_aside
+    }
+
+    /// Registers what answers the requests of one more service.
+    pub fn register(&self, service: &str, handler: Arc<dyn Handler>) {
+        self.core.register(service, handler);
+    }
+
+    /// Looks a name up.
+    pub async fn lookup(&self, name: ResourceName, timeout: Duration) -> LookupOutcome {
+        self.core.lookup(name, timeout).await
+    }
+
+    /// Stores a record at those responsible and keeps it alive.
+    pub async fn put(&self, put: Put) -> PutReply {
+        self.core.put(put).await
+    }
+
+    /// Ends the member: no more requests are served, the store is flushed, the socket removed.
+    pub async fn stop(mut self) {
+        // Nobody listens only if every task has ended already.
+        let _ = self.stop.send(true);
+        self.socket = None;
+        for task in std::mem::take(&mut self.tasks) {
+            let mut task = task;
+            if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        self.swarm.abort();
+        self.core.flush().await;
+    }
+
+    /// Ends the member as SIGKILL would: nothing is flushed, nobody told. For tests of churn.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.swarm.abort();
+    }
+}
+
+/// The responder that a swarm or socket holds.
+struct CoreResponder(Arc<Core>);
+
+impl Responder for CoreResponder {
+    fn respond(&self, caller: Caller, frame: crate::client::RequestFrame) -> Answer {
+        Core::respond(&self.0, caller, frame)
+    }
+}

@@ -1,0 +1,184 @@
+use std::path::PathBuf;
+
+use crate::{
+    dns::DnsError,
+    identity::IdentityError,
+    kind::Kind,
+    member::MemberError,
+    name::{NameError, OverlayId},
+    overlay::{
+        socket::SocketError,
+        swarm::{AskError, NetworkError},
+    },
+    record::RecordError,
+};
+
+/// Why a use case failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// A name that means nothing, or belongs elsewhere.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Keys, certificates, descriptor or home.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The DNS.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
+    /// The local member's socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The swarm of this process.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The member that was to run in this process.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// A record that cannot be made.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A peer address that cannot be used.
+    #[error("'{text}' is not a peer's address: {why}; write one like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…")]
+    PeerAddress {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It is not said which overlay is meant.
+    #[error("which overlay? give --overlay or set P2PSIP_OVERLAY, or use a home that has a descriptor")]
+    WhichOverlay,
+    /// There is a descriptor, of another overlay.
+    #[error("the descriptor {path} is that of {found}, not of {wanted}")]
+    OtherDescriptor {
+        /// Its file.
+        path: PathBuf,
+        /// The overlay that it describes.
+        found: OverlayId,
+        /// The overlay that is wanted.
+        wanted: OverlayId,
+    },
+    /// Nobody has said what the overlay is, and nobody who may say it could be asked.
+    #[error(
+        "the descriptor of {overlay} is not known and cannot be trusted from a peer's word alone ({why}); \
+         give it with --descriptor, or publish its hash at _p2psip.{overlay}"
+    )]
+    UnknownDescriptor {
+        /// The overlay.
+        overlay: OverlayId,
+        /// Why the DNS does not tell.
+        why: String,
+    },
+    /// The overlay has another descriptor than it had.
+    #[error(
+        "the descriptor of {overlay} has changed: {known} was trusted before, the DNS now names {published}; \
+         if its operator confirms the change, give the new one with --descriptor"
+    )]
+    DescriptorChanged {
+        /// The overlay.
+        overlay: OverlayId,
+        /// The hash trusted so far.
+        known: String,
+        /// The hash in the DNS.
+        published: String,
+    },
+    /// A peer's descriptor is not the one whose hash is known.
+    #[error("{peer} offers a descriptor of {overlay} with another hash than {expected}")]
+    ForgedDescriptor {
+        /// The overlay.
+        overlay: OverlayId,
+        /// Who offered it.
+        peer: String,
+        /// The hash that was expected.
+        expected: String,
+    },
+    /// There is no way into the overlay.
+    #[error("nobody to ask in {overlay}: {why}")]
+    NobodyToAsk {
+        /// The overlay.
+        overlay: OverlayId,
+        /// What was tried.
+        why: String,
+    },
+    /// A peer did not do what it was asked.
+    #[error("{peer}: {error}")]
+    Ask {
+        /// The peer.
+        peer: String,
+        /// Why not.
+        error: AskError,
+    },
+    /// It took too long.
+    #[error("no answer from {target} within {seconds} s; give more time with --timeout")]
+    Timeout {
+        /// Who was asked.
+        target: String,
+        /// The time allowed.
+        seconds: f64,
+    },
+    /// A registration that binds to nothing.
+    #[error(
+        "nothing to bind {aor} to: no member runs on this machine; start one with p2p-join, \
+         or give --contact URI, or --stay to be a member for as long as this command runs"
+    )]
+    NoContact {
+        /// The AOR.
+        aor: String,
+    },
+    /// No certificate covers the AOR.
+    #[error(
+        "{home} has no valid certificate for {name}; get one: p2p-enroll request {name}, \
+         have it issued, then p2p-enroll install it"
+    )]
+    NoCredentials {
+        /// The home.
+        home: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// A registration for longer than the policy allows.
+    #[error("{seconds} s is longer than the {max_seconds} s that {overlay} allows; give a smaller --expires")]
+    TooLong {
+        /// The overlay.
+        overlay: OverlayId,
+        /// What was asked for.
+        seconds: u64,
+        /// The policy's limit.
+        max_seconds: u64,
+    },
+    /// A contact that is no SIP URI.
+    #[error("'{text}' is not a contact: {why}; write one like sip:alice@192.0.2.1:5060")]
+    Contact {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl OpsError {
+    /// What sort of failure this is; the exit code follows from it.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Name(error) => error.kind(),
+            Self::Identity(error) => error.kind(),
+            Self::Dns(error) => error.kind(),
+            Self::Socket(error) => error.kind(),
+            Self::Network(error) => error.kind(),
+            Self::Member(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+            Self::Ask { error, .. } => error.kind(),
+            Self::PeerAddress { .. }
+            | Self::WhichOverlay
+            | Self::OtherDescriptor { .. }
+            | Self::NoContact { .. }
+            | Self::NoCredentials { .. }
+            | Self::TooLong { .. }
+            | Self::Contact { .. } => Kind::Usage,
+            Self::UnknownDescriptor { .. } | Self::DescriptorChanged { .. } | Self::ForgedDescriptor { .. } => {
+                Kind::Untrusted
+            }
+            Self::NobodyToAsk { .. } | Self::Timeout { .. } => Kind::Unreachable,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The use cases, one a file: each takes a validated request, reports what happens, and returns a serialisable
+//! outcome. The command line renders; nothing here prints.
+
+pub mod access;
+pub mod enroll;
+mod error;
+pub mod join;
+pub mod lookup;
+pub mod outcome;
+pub mod register;
+mod view;
+
+pub use access::{Access, Family, ViaChoice};
+pub use error::OpsError;

@@ -1,0 +1,197 @@
+//! What the use cases come to: serialisable first, rendered afterwards. The field names are the `--json` schema.
+
+use serde::Serialize;
+
+use crate::{
+    clock::UnixMs,
+    name::{InstanceId, OverlayId, PeerId},
+};
+
+/// How an answer was obtained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// Over the unix socket of a member on this machine.
+    Socket,
+    /// One request to a remote member, which walked for us.
+    Peer,
+    /// Our own walk through the overlay.
+    Walk,
+}
+
+/// The answer to a lookup, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LookupStatus {
+    /// Verified records.
+    Found,
+    /// A user's records of several keys under the `open` policy, none of them pinned (exit 4).
+    Contested,
+    /// Proven absent (exit 1).
+    NotFound,
+    /// Found, and nothing of it to be trusted (exit 4).
+    Untrusted,
+    /// Too few storers answered (exit 3).
+    NobodyToAsk,
+}
+
+/// What `p2p-lookup` found for one URI.
+#[derive(Debug, Clone, Serialize)]
+pub struct LookupOutcome {
+    /// The answer.
+    pub status: LookupStatus,
+    /// The canonical URI that was looked up.
+    pub uri: String,
+    /// The overlay that was asked.
+    pub overlay: OverlayId,
+    /// How.
+    pub via: Via,
+    /// The verified records.
+    pub records: Vec<RecordView>,
+    /// What was found and not believed.
+    pub rejected: Vec<RejectedView>,
+    /// Storers of the name that answered.
+    pub storers: u32,
+    /// Requests sent.
+    pub requests: u32,
+    /// Peers that did not answer.
+    pub silent: u32,
+    /// The longest chain of peers that led to a storer.
+    pub hops: u32,
+    /// From start to answer.
+    pub elapsed_ms: f64,
+}
+
+/// A verified record.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecordView {
+    /// The instance that wrote it.
+    pub instance: InstanceId,
+    /// Its sequence (Unix milliseconds).
+    pub sequence: u64,
+    /// When it expires (Unix milliseconds).
+    pub expires_at_ms: UnixMs,
+    /// How long it is still valid.
+    pub expires_in_ms: u64,
+    /// The serial of the certificate that covers it; `null` under the `open` policy.
+    pub certificate: Option<String>,
+    /// A user's contacts; empty for services.
+    pub contacts: Vec<ContactView>,
+    /// A provider's offer; `null` for users.
+    pub offer: Option<OfferView>,
+}
+
+/// A contact of a user.
+#[derive(Debug, Clone, Serialize)]
+pub struct ContactView {
+    /// The SIP URI, or the GRUU that names the instance in the overlay.
+    pub uri: String,
+    /// The peer that reaches the instance over an overlay stream; `null` for a SIP contact.
+    pub peer: Option<PeerId>,
+    /// Where that peer can be dialled.
+    pub addresses: Vec<String>,
+    /// Preference, 0 to 1.
+    pub q: f64,
+}
+
+/// What a provider of a service offers.
+#[derive(Debug, Clone, Serialize)]
+pub struct OfferView {
+    /// The provider.
+    pub peer: PeerId,
+    /// Where it can be dialled.
+    pub addresses: Vec<String>,
+    /// Where the service listens, `transport:host:port`.
+    pub endpoints: Vec<String>,
+    /// Whether the provider says that it serves at present.
+    pub serving: bool,
+    /// Its own estimate of its load, 0 to 1.
+    pub load: f64,
+}
+
+/// A record that was not believed.
+#[derive(Debug, Clone, Serialize)]
+pub struct RejectedView {
+    /// Who returned it.
+    pub peer: PeerId,
+    /// The reason, for programs.
+    pub code: String,
+    /// The reason, for people.
+    pub reason: String,
+    /// Whether the record itself is at fault; else the storer has a reason of its own.
+    pub untrusted: bool,
+}
+
+/// The answer to a registration, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegisterStatus {
+    /// Stored, and read back.
+    Registered,
+    /// Removed: the tombstone is stored and read back.
+    Removed,
+    /// Every storer refused it (exit 1, or 4 for a reason of trust).
+    Refused,
+    /// No storer answered (exit 3).
+    NobodyToAsk,
+}
+
+/// What `p2p-register` achieved.
+#[derive(Debug, Clone, Serialize)]
+pub struct RegisterOutcome {
+    /// The answer.
+    pub status: RegisterStatus,
+    /// The AOR.
+    pub aor: String,
+    /// This device.
+    pub instance: InstanceId,
+    /// The URI that reaches this device and no other (RFC 5627).
+    pub gruu: String,
+    /// The record's sequence.
+    pub sequence: u64,
+    /// When the record expires (Unix milliseconds).
+    pub expires_at_ms: UnixMs,
+    /// For how long it was made.
+    pub expires_in_ms: u64,
+    /// The contacts stored; empty after a removal.
+    pub contacts: Vec<ContactView>,
+    /// How.
+    pub via: Via,
+    /// The storers that keep it.
+    pub stored: Vec<PeerId>,
+    /// The storers that refused it.
+    pub refused: Vec<RejectedView>,
+    /// Storers that did not answer.
+    pub silent: u32,
+    /// Storers that returned it when read back.
+    pub read_back: u32,
+    /// Members that keep it alive until it expires.
+    pub kept_by: Vec<PeerId>,
+    /// From start to answer.
+    pub elapsed_ms: f64,
+}
+
+/// What `p2p-join` prints when it is a member.
+#[derive(Debug, Clone, Serialize)]
+pub struct JoinOutcome {
+    /// Always `joined`.
+    pub status: &'static str,
+    /// The overlay.
+    pub overlay: OverlayId,
+    /// `enrolled` or `open`.
+    pub policy: String,
+    /// The descriptor's hash.
+    pub descriptor: String,
+    /// This member's peer id.
+    pub peer: PeerId,
+    /// Its multiaddrs, each with `/p2p/PEER`: what others give to `--peer`.
+    pub addresses: Vec<String>,
+    /// The unix socket for tools on this machine.
+    pub socket: String,
+    /// Members met so far; 0 for the first one.
+    pub peers: u32,
+    /// Records that came back from the last run.
+    pub restored: u32,
+    /// From start to membership.
+    pub elapsed_ms: f64,
+}

@@ -1,0 +1,271 @@
+//! Registering in the overlay: `p2p-register` (draft §4.1).
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Access, OpsError, ViaChoice,
+    access::{RACED, Route, describe},
+    join::{self, JoinRequest, Running},
+    outcome::{RegisterOutcome, RegisterStatus, Via},
+    view,
+};
+use crate::{
+    client::{PeerInfo, Put, PutReply, Status},
+    clock::UnixMs,
+    identity::{Certificate, Descriptor, Home, Policy, SecretKey},
+    name::{Aor, ResourceName},
+    overlay::{socket::SocketClient, swarm::Network},
+    record::{Body, Contact, MAX_Q, Payload, TOMBSTONE_GRACE, seal},
+};
+
+/// What is to be registered.
+#[derive(Debug, Clone)]
+pub struct RegisterRequest {
+    /// The user.
+    pub aor: Aor,
+    /// SIP URIs to bind to; none for the member that runs on this machine.
+    pub contacts: Vec<String>,
+    /// For how long; the descriptor's default if not given.
+    pub expires: Option<Duration>,
+    /// Take this device's binding out instead.
+    pub remove: bool,
+    /// Stay and refresh the registration before it expires.
+    pub stay: bool,
+}
+
+/// Registers or removes a binding; `report` is called once, and again after each refresh with `stay`.
+///
+/// # Errors
+/// [`OpsError`]: nothing to bind to, no credentials, no way into the overlay. Being refused is an outcome.
+pub async fn register(
+    access: &Access,
+    request: &RegisterRequest,
+    report: &mut dyn FnMut(RegisterOutcome),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), OpsError> {
+    tokio::pin!(shutdown);
+    let mut registrar = tokio::select! {
+        registrar = Registrar::new(access, request) => registrar?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let mut started = Instant::now();
+    loop {
+        let outcome = tokio::select! {
+            outcome = registrar.register(started) => outcome?,
+            () = &mut shutdown => break,
+        };
+        // Halfway leaves time for a second try before the binding is lost (RFC 3261 §10.2.4 leaves it to the UA).
+        let next = Duration::from_millis(outcome.expires_in_ms / 2);
+        let again = request.stay && !request.remove;
+        let failed = matches!(outcome.status, RegisterStatus::Refused | RegisterStatus::NobodyToAsk);
+        report(outcome);
+        if !again {
+            break;
+        }
+        let next = if failed { next.min(Duration::from_secs(30)) } else { next };
+        tokio::select! {
+            () = tokio::time::sleep(next) => started = Instant::now(),
+            () = &mut shutdown => break,
+        }
+    }
+    registrar.stop().await;
+    Ok(())
+}
+
+/// Where records are handed in.
+enum Desk {
+    Socket(SocketClient),
+    Peers { network: Network, entries: Vec<PeerInfo> },
+    Member(Box<Running>),
+}
+
+/// Everything that a registration needs.
+struct Registrar<'a> {
+    access: &'a Access,
+    request: &'a RegisterRequest,
+    home: Home,
+    key: SecretKey,
+    certificate: Option<Certificate>,
+    descriptor: std::sync::Arc<Descriptor>,
+    contacts: Vec<Contact>,
+    lifetime: Duration,
+    desk: Desk,
+}
+
+impl<'a> Registrar<'a> {
+    async fn new(access: &'a Access, request: &'a RegisterRequest) -> Result<Self, OpsError> {
+        let mut contacts = request.contacts.iter().map(|text| sip_contact(text)).collect::<Result<Vec<_>, _>>()?;
+        // What can be known to be wrong is said before anybody is asked: first another overlay's name, then the rest.
+        match (&access.overlay, access.local_descriptor()?) {
+            (_, Some(known)) => request.aor.check_overlay(known.descriptor.overlay())?,
+            (Some(overlay), None) => request.aor.check_overlay(overlay)?,
+            (None, None) => {}
+        }
+        let needs_member = contacts.is_empty() && !request.remove;
+        let (descriptor, mut desk) = open_desk(access, request, needs_member).await?;
+        request.aor.check_overlay(descriptor.overlay())?;
+        let lifetime = lifetime(request, &descriptor)?;
+        let home = access.own_home()?;
+        let key = home.instance_key()?;
+        let certificate = credentials(access, &home, &key, &descriptor, &request.aor)?;
+        if needs_member {
+            let info = match &mut desk {
+                Desk::Socket(socket) => {
+                    let status = tokio::time::timeout(access.timeout, socket.call(&Status {}))
+                        .await
+                        .map_err(|_| access.timed_out("the member on this machine"))??;
+                    PeerInfo { peer: status.peer, addresses: status.addresses }
+                }
+                Desk::Member(running) => running.member.info(),
+                Desk::Peers { .. } => return Err(OpsError::NoContact { aor: request.aor.to_string() }),
+            };
+            contacts.push(Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q });
+        }
+        Ok(Self { access, request, home, key, certificate, descriptor, contacts, lifetime, desk })
+    }
+
+    /// Makes a record, has it stored, and says what became of it.
+    async fn register(&mut self, started: Instant) -> Result<RegisterOutcome, OpsError> {
+        let now = UnixMs::now();
+        let sequence = self.home.next_sequence(now)?;
+        let (body, expires) = if self.request.remove {
+            // It has to outlive whatever it removes, at storers that were absent too.
+            let longest = Duration::from_secs(u64::from(self.descriptor.limits().max_lifetime_s));
+            (Body::Removed, UnixMs(sequence).after(longest + TOMBSTONE_GRACE))
+        } else {
+            (Body::User { contacts: self.contacts.clone() }, UnixMs(sequence).after(self.lifetime))
+        };
+        let name = ResourceName::User(self.request.aor.clone());
+        let envelope = seal(&Payload { name, sequence, expires, body }, &self.key, self.certificate.as_ref())?;
+        let put = Put { envelope: envelope.into(), timeout_ms: view::milliseconds(self.access.timeout) };
+        let (reply, via) = self.hand_in(put).await?;
+        let status = match (&reply, self.request.remove) {
+            (reply, false) if !reply.stored.is_empty() => RegisterStatus::Registered,
+            (reply, true) if !reply.stored.is_empty() => RegisterStatus::Removed,
+            (reply, _) if !reply.refused.is_empty() => RegisterStatus::Refused,
+            _ => RegisterStatus::NobodyToAsk,
+        };
+        let instance = self.key.instance();
+        let shown = if self.request.remove { &[][..] } else { &self.contacts };
+        Ok(RegisterOutcome {
+            status,
+            aor: self.request.aor.to_string(),
+            instance,
+            gruu: view::gruu(&self.request.aor, &instance),
+            sequence,
+            expires_at_ms: expires,
+            expires_in_ms: view::milliseconds(expires.since(now)),
+            contacts: shown.iter().map(|contact| view::contact(contact, &self.request.aor, &instance)).collect(),
+            via,
+            stored: reply.stored,
+            refused: reply.refused.iter().map(view::rejected).collect(),
+            silent: reply.silent,
+            read_back: reply.read_back,
+            kept_by: reply.keepers,
+            elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+        })
+    }
+
+    async fn hand_in(&mut self, put: Put) -> Result<(PutReply, Via), OpsError> {
+        let timeout = self.access.timeout;
+        // Whoever stores for us keeps to the time; the margin is for the answer.
+        let patience = timeout + timeout / 4;
+        match &mut self.desk {
+            Desk::Socket(socket) => {
+                let answer = tokio::time::timeout(patience, socket.call(&put)).await;
+                let reply = answer.map_err(|_| self.access.timed_out("the member on this machine"))??;
+                Ok((reply, Via::Socket))
+            }
+            Desk::Member(running) => Ok((running.member.put(put).await, Via::Socket)),
+            Desk::Peers { network, entries } => {
+                let mut failure = None;
+                for entry in entries.iter().take(RACED) {
+                    match network.call(entry, &put, patience).await {
+                        Ok(reply) => return Ok((reply, Via::Peer)),
+                        Err(error) => failure = Some(OpsError::Ask { peer: describe(entry), error }),
+                    }
+                }
+                Err(failure.unwrap_or_else(|| self.access.timed_out("the overlay")))
+            }
+        }
+    }
+
+    async fn stop(self) {
+        if let Desk::Member(running) = self.desk {
+            running.member.stop().await;
+        }
+    }
+}
+
+/// Finds who takes the record: the running member, a member of our own for as long as we stay, or a remote one.
+async fn open_desk(
+    access: &Access,
+    request: &RegisterRequest,
+    needs_member: bool,
+) -> Result<(std::sync::Arc<Descriptor>, Desk), OpsError> {
+    let mut access = access.clone();
+    access.overlay.get_or_insert_with(|| request.aor.host().clone());
+    let via = if needs_member { ViaChoice::Socket } else { ViaChoice::Auto };
+    let absent = match access.attach(via).await {
+        Ok(attached) => {
+            let desk = match attached.route {
+                Route::Socket(socket) => Desk::Socket(socket),
+                Route::Peers { network, entries } => Desk::Peers { network, entries },
+            };
+            return Ok((attached.known.descriptor, desk));
+        }
+        Err(OpsError::Socket(crate::overlay::socket::SocketError::Absent { .. })) if needs_member => {
+            OpsError::NoContact { aor: request.aor.to_string() }
+        }
+        Err(error) => return Err(error),
+    };
+    if !request.stay {
+        return Err(absent);
+    }
+    let running = join::start(&access, &JoinRequest::default()).await?;
+    Ok((running.known.descriptor.clone(), Desk::Member(Box::new(running))))
+}
+
+fn lifetime(request: &RegisterRequest, descriptor: &Descriptor) -> Result<Duration, OpsError> {
+    let limits = descriptor.limits();
+    let lifetime = request.expires.unwrap_or(Duration::from_secs(u64::from(limits.default_lifetime_s)));
+    let max_seconds = u64::from(limits.max_lifetime_s);
+    if lifetime > Duration::from_secs(max_seconds) {
+        let overlay = descriptor.overlay().clone();
+        return Err(OpsError::TooLong { overlay, seconds: lifetime.as_secs(), max_seconds });
+    }
+    Ok(lifetime)
+}
+
+/// The certificate that lets this device register the AOR; none is needed in an open overlay.
+fn credentials(
+    access: &Access,
+    home: &Home,
+    key: &SecretKey,
+    descriptor: &Descriptor,
+    aor: &Aor,
+) -> Result<Option<Certificate>, OpsError> {
+    if descriptor.policy() == Policy::Open {
+        return Ok(None);
+    }
+    let name = ResourceName::User(aor.clone());
+    match home.certificate_for(&key.public(), &name, UnixMs::now())? {
+        Some(certificate) => Ok(Some(certificate)),
+        None => Err(OpsError::NoCredentials { home: access.home.clone(), name: name.to_string() }),
+    }
+}
+
+/// A SIP contact given by hand: only for UAs that themselves show the overlay URL as Contact.
+fn sip_contact(text: &str) -> Result<Contact, OpsError> {
+    let contact = Contact::Sip { uri: text.to_owned(), q: MAX_Q };
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips")) {
+        let why = "its scheme is not sip: or sips:".to_owned();
+        return Err(OpsError::Contact { text: text.to_owned(), why });
+    }
+    contact.validate().map_err(|refusal| OpsError::Contact { text: text.to_owned(), why: refusal.to_string() })?;
+    Ok(contact)
+}

@@ -1,0 +1,147 @@
+//! Runs the pure machines of [`lookup`](super::lookup) and [`placement`](super::placement) over a [`Network`].
+
+use std::{sync::Arc, time::Instant};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use serde_bytes::ByteBuf;
+
+use super::{
+    lookup::{LookupConfig, LookupMachine, LookupOutcome},
+    placement::{self, PlacementConfig, PlacementMachine},
+    swarm::{AskError, Network},
+    walk::{Failure, Step},
+};
+use crate::{
+    client::{Fetch, FetchReply, PeerInfo, PutReply, Store, StoreReply},
+    clock::UnixMs,
+    name::{PeerId, ResourceName},
+    record::{Trust, VerifiedRecord},
+};
+
+/// Looks `name` up, beginning with `seeds`. `own` is what this process itself holds, if it is one of the storers.
+pub async fn lookup(
+    network: &Network,
+    name: ResourceName,
+    seeds: Vec<PeerInfo>,
+    own: Option<Vec<ByteBuf>>,
+    config: LookupConfig,
+    trust: Arc<Trust>,
+) -> LookupOutcome {
+    let fetch = Fetch { target: name.position(), closer: count(config.walk.per_reply) };
+    let timeout = config.walk.request_timeout;
+    let local = own.is_some().then(|| network.peer());
+    let mut machine = LookupMachine::new(name, seeds, local, config, trust, Instant::now());
+    if let Some(envelopes) = own {
+        let held = FetchReply { envelopes, closer: Vec::new() };
+        machine.on_local(&held, Instant::now(), UnixMs::now());
+    }
+    let mut asked = FuturesUnordered::new();
+    loop {
+        match machine.poll(Instant::now(), UnixMs::now()) {
+            Step::Ask(ask) => {
+                let fetch = &fetch;
+                asked.push(async move {
+                    let reply = network.call(&ask.peer, fetch, timeout).await;
+                    (ask.peer.peer, reply)
+                });
+            }
+            Step::Wait(until) => {
+                if let Some((peer, reply)) = next_before(&mut asked, until).await {
+                    let now = Instant::now();
+                    match reply {
+                        Ok(reply) => machine.on_reply(&peer, reply, now, UnixMs::now()),
+                        Err(error) => machine.on_failure(&peer, failure(&error), now),
+                    }
+                }
+            }
+            Step::Done(_) => return machine.outcome(Instant::now(), UnixMs::now()),
+        }
+    }
+}
+
+/// What a peer answered to one step of a placement.
+enum Answer {
+    Fetched(PeerId, Result<FetchReply, AskError>),
+    Stored(PeerId, Result<StoreReply, AskError>),
+    ReadBack(PeerId, Result<FetchReply, AskError>),
+}
+
+/// Stores `record` at the peers responsible for it, beginning with `seeds`. `store_here` keeps it at this process,
+/// should it be one of them.
+pub async fn place(
+    network: &Network,
+    record: VerifiedRecord,
+    seeds: Vec<PeerInfo>,
+    config: PlacementConfig,
+    trust: Arc<Trust>,
+    store_here: &(dyn Fn(&[u8]) -> StoreReply + Sync),
+) -> PutReply {
+    let fetch = Fetch { target: *record.position(), closer: count(config.walk.per_reply) };
+    let read = Fetch { target: *record.position(), closer: 0 };
+    let store = Store { envelope: record.envelope().to_vec().into() };
+    let (walking, storing) = (config.walk.request_timeout, config.request_timeout);
+    let local = config.local_stores.then(|| network.peer());
+    let mut machine = PlacementMachine::new(record.clone(), seeds, local, config, trust, Instant::now());
+    let mut asked: FuturesUnordered<BoxFuture<'_, Answer>> = FuturesUnordered::new();
+    loop {
+        match machine.poll(Instant::now()) {
+            placement::Step::Fetch(ask) => {
+                let fetch = &fetch;
+                asked.push(Box::pin(async move {
+                    Answer::Fetched(ask.peer.peer, network.call(&ask.peer, fetch, walking).await)
+                }));
+            }
+            placement::Step::Store(to) => {
+                let store = &store;
+                asked.push(Box::pin(async move { Answer::Stored(to.peer, network.call(&to, store, storing).await) }));
+            }
+            placement::Step::StoreLocal(peer) => machine.on_stored(&peer, store_here(record.envelope())),
+            placement::Step::ReadBack(from) => {
+                let read = &read;
+                asked.push(Box::pin(
+                    async move { Answer::ReadBack(from.peer, network.call(&from, read, storing).await) },
+                ));
+            }
+            placement::Step::Wait(until) => {
+                if let Some(answer) = next_before(&mut asked, until).await {
+                    on_answer(&mut machine, answer);
+                }
+            }
+            placement::Step::Done => return machine.outcome(Instant::now()),
+        }
+    }
+}
+
+fn on_answer(machine: &mut PlacementMachine, answer: Answer) {
+    let (now, wall) = (Instant::now(), UnixMs::now());
+    match answer {
+        Answer::Fetched(peer, Ok(reply)) => machine.on_fetched(&peer, reply, now, wall),
+        Answer::Stored(peer, Ok(reply)) => machine.on_stored(&peer, reply),
+        Answer::ReadBack(peer, Ok(reply)) => machine.on_read_back(&peer, &reply, wall),
+        Answer::Fetched(peer, Err(error)) | Answer::Stored(peer, Err(error)) | Answer::ReadBack(peer, Err(error)) => {
+            machine.on_failure(&peer, failure(&error), now);
+        }
+    }
+}
+
+/// The next answer, or `None` when `until` comes first.
+async fn next_before<F: Future>(asked: &mut FuturesUnordered<F>, until: Instant) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        Some(answer) = asked.next(), if !asked.is_empty() => Some(answer),
+        () = tokio::time::sleep_until(until.into()) => None,
+    }
+}
+
+const fn failure(error: &AskError) -> Failure {
+    match error {
+        AskError::Dial(_) | AskError::Closed => Failure::Unreachable,
+        AskError::Timeout => Failure::Silent,
+        AskError::Refused(_) | AskError::OtherOverlay => Failure::Refused,
+        AskError::Connection(_) | AskError::Codec(_) => Failure::Malformed,
+    }
+}
+
+fn count(peers: usize) -> u8 {
+    u8::try_from(peers).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,284 @@
+//! The client protocol over a member's unix socket: the same frames, without libp2p.
+//!
+//! The socket lies in a folder of mode 0700, and a member asks the kernel who is at the other end: only its own user
+//! is served (R16; a program of the same user is the user).
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, broadcast},
+    task::{JoinHandle, JoinSet},
+};
+
+use crate::{
+    client::{
+        Call, CodecError, ErrorReply, Event, Events, EventsReply, RequestFrame, ResponseFrame, decode, frame_length,
+        framed,
+    },
+    kind::Kind,
+    overlay::{Answer, Caller, Responder},
+};
+
+/// Programs that may be attached at a time.
+const MAX_ATTACHED: usize = 256;
+/// The longest path that a unix socket can have (`sun_path`, less the final NUL).
+const MAX_PATH: usize = 107;
+/// How long a program may take to send the rest of a frame that it has begun.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a unix socket cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Nobody listens there.
+    #[error("no member listens at {path}: {why}; start one with p2p-join")]
+    Absent {
+        /// The socket.
+        path: PathBuf,
+        /// What the operating system says.
+        why: io::Error,
+    },
+    /// The socket cannot be created.
+    #[error("cannot create the socket {path}: {why}")]
+    Create {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        why: String,
+    },
+    /// The connection broke.
+    #[error("the member at {path} hung up: {why}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What the operating system says.
+        why: io::Error,
+    },
+    /// The member answered that it will not serve this.
+    #[error("the member refused: {0}")]
+    Refused(ErrorReply),
+    /// What was to be sent or came is not a frame.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The socket belongs to somebody else.
+    #[error("the socket {path} belongs to user {uid}, not to you; give another with --socket")]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// The other user.
+        uid: u32,
+    },
+}
+
+impl SocketError {
+    /// What sort of failure this is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Absent { .. } | Self::Broken { .. } | Self::Codec(_) => Kind::Unreachable,
+            Self::Create { .. } => Kind::Local,
+            Self::Foreign { .. } => Kind::Untrusted,
+            Self::Refused(reply) => reply.kind(),
+        }
+    }
+}
+
+/// A connection to a member's unix socket.
+#[derive(Debug)]
+pub struct SocketClient {
+    stream: UnixStream,
+    path: PathBuf,
+}
+
+impl SocketClient {
+    /// Connects, and checks that the member is run by the same user.
+    ///
+    /// # Errors
+    /// [`SocketError::Absent`], [`SocketError::Foreign`].
+    pub async fn connect(path: &Path) -> Result<Self, SocketError> {
+        let absent = |why| SocketError::Absent { path: path.to_owned(), why };
+        let stream = UnixStream::connect(path).await.map_err(absent)?;
+        let uid = stream.peer_cred().map_err(absent)?.uid();
+        if uid != own_uid().map_err(absent)? {
+            return Err(SocketError::Foreign { path: path.to_owned(), uid });
+        }
+        Ok(Self { stream, path: path.to_owned() })
+    }
+
+    /// Sends a request and waits for its reply. The caller bounds the time.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub async fn call<C: Call>(&mut self, call: &C) -> Result<C::Reply, SocketError> {
+        let broken = |why| SocketError::Broken { path: self.path.clone(), why };
+        let octets = framed(&RequestFrame::of(call)?, C::SERVICE)?;
+        self.stream.write_all(&octets).await.map_err(broken)?;
+        let response: ResponseFrame = match read(&mut self.stream, "response").await.map_err(broken)? {
+            Some(response) => response,
+            None => return Err(broken(io::ErrorKind::UnexpectedEof.into())),
+        };
+        response.reply::<C>().map_err(SocketError::Refused)
+    }
+
+    /// The next event, after a call of [`Events`]; `None` when the member hangs up.
+    ///
+    /// # Errors
+    /// [`SocketError::Broken`].
+    pub async fn next_event(&mut self) -> Result<Option<Event>, SocketError> {
+        read(&mut self.stream, "event").await.map_err(|why| SocketError::Broken { path: self.path.clone(), why })
+    }
+}
+
+/// A listening unix socket; it is removed when this is dropped.
+#[derive(Debug)]
+pub struct SocketServer {
+    path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl SocketServer {
+    /// Listens at `path`. The folder must exist and be closed to others; a socket left behind by a member that died
+    /// is replaced (its home's lock has shown that it is dead).
+    ///
+    /// # Errors
+    /// [`SocketError::Create`].
+    pub fn start(
+        path: &Path,
+        responder: Arc<dyn Responder>,
+        events: broadcast::Sender<Event>,
+    ) -> Result<Self, SocketError> {
+        let create = |why: String| SocketError::Create { path: path.to_owned(), why };
+        if path.as_os_str().len() > MAX_PATH {
+            return Err(create(format!("the path is longer than {MAX_PATH} bytes; give a shorter one with --socket")));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mode = std::fs::metadata(folder).map_err(|error| create(error.to_string()))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let folder = folder.display();
+            return Err(create(format!("others may enter its folder; run chmod 700 {folder}")));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(create(error.to_string())),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(|error| create(error.to_string()))?;
+        let uid = own_uid().map_err(|error| create(error.to_string()))?;
+        let task = tokio::spawn(accept(listener, uid, responder, events));
+        Ok(Self { path: path.to_owned(), task })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketServer {
+    fn drop(&mut self) {
+        self.task.abort();
+        // Nothing can be done about a socket that somebody else has removed.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn accept(listener: UnixListener, uid: u32, responder: Arc<dyn Responder>, events: broadcast::Sender<Event>) {
+    let room = Arc::new(Semaphore::new(MAX_ATTACHED));
+    let mut attached = JoinSet::new();
+    loop {
+        while attached.try_join_next().is_some() {}
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let same_user = stream.peer_cred().is_ok_and(|credentials| credentials.uid() == uid);
+                if same_user {
+                    let (responder, events) = (responder.clone(), events.clone());
+                    attached.spawn(async move {
+                        serve(stream, responder, events).await;
+                        drop(permit);
+                    });
+                }
+            }
+            // Out of file descriptors, most likely: wait until some are free again.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn serve(mut stream: UnixStream, responder: Arc<dyn Responder>, events: broadcast::Sender<Event>) {
+    // A frame that cannot be read ends the connection: what follows it could not be told apart.
+    while let Ok(Some(frame)) = read::<RequestFrame, _>(&mut stream, "request").await {
+        if frame.service == Events::SERVICE {
+            let follower = events.subscribe();
+            if write(&mut stream, &ResponseFrame::of::<Events>(Ok(&EventsReply {}))).await.is_ok() {
+                follow(stream, follower).await;
+            }
+            return;
+        }
+        let response = match responder.respond(Caller::Local, frame) {
+            Answer::Now(response) => response,
+            Answer::Later(future) => future.await,
+        };
+        if write(&mut stream, &response).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends events until the other side hangs up.
+async fn follow(stream: UnixStream, mut events: broadcast::Receiver<Event>) {
+    let (mut reading, mut writing) = stream.into_split();
+    let mut ignored = [0; 16];
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) => event,
+                Err(broadcast::error::RecvError::Lagged(dropped)) => Event::Lagged { dropped },
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            read = reading.read(&mut ignored) => match read {
+                Ok(1..) => continue,
+                Ok(0) | Err(_) => return,
+            },
+        };
+        if write(&mut writing, &event).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write<T: Serialize>(io: &mut (impl AsyncWrite + Unpin), value: &T) -> io::Result<()> {
+    io.write_all(&framed(value, "frame").map_err(io::Error::other)?).await
+}
+
+/// Reads one frame; `None` at a clean end. It may take any time to begin, but not to end.
+async fn read<T: DeserializeOwned, R: AsyncRead + Unpin>(io: &mut R, what: &'static str) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    if io.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
+    }
+    let rest = async {
+        io.read_exact(&mut length[1..]).await?;
+        let length = frame_length(length).map_err(io::Error::other)?;
+        // The buffer grows with what arrives, not with what the other side announces.
+        let mut octets = Vec::with_capacity(length.min(4096));
+        io.take(length as u64).read_to_end(&mut octets).await?;
+        if octets.len() < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        decode(&octets, what).map_err(io::Error::other)
+    };
+    tokio::time::timeout(FRAME_TIMEOUT, rest).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Some)
+}
+
+/// The user that runs this process, read off a socket pair of its own.
+fn own_uid() -> io::Result<u32> {
+    let (one, _other) = UnixStream::pair()?;
+    Ok(one.peer_cred()?.uid())
+}

@@ -1,0 +1,438 @@
+//! The task that owns the swarm.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId as Libp2pPeer, Swarm, TransportError,
+    core::ConnectedPoint,
+    identify,
+    identity::Keypair,
+    kad,
+    multiaddr::Protocol,
+    request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel},
+    swarm::{self, DialError, SwarmEvent},
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::{
+    AskError, NetworkConfig, NetworkError, Traffic,
+    behaviour::{self, Behaviour, BehaviourEvent, Protocols},
+    network::Command,
+    transport,
+};
+use crate::{
+    client::{ErrorCode, ErrorReply, Event, RequestFrame, ResponseFrame},
+    name::PeerId,
+    overlay::{Answer, Caller, Responder, limits::Limits, table::SharedTable},
+};
+
+/// Requests that may be worked on at a time; above it a member says that it is busy.
+const MAX_WORKING: usize = 512;
+/// Addresses of one peer that are kept.
+const MAX_ADDRESSES: usize = 8;
+/// How long binding the listen addresses may take.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeouts in a row after which a peer leaves the routing table.
+const SILENCES: u32 = 2;
+
+/// What the loop shares with its handles.
+pub(super) struct Shared {
+    pub(super) table: SharedTable,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) events: broadcast::Sender<Event>,
+}
+
+/// An answer that took a while, and the channel it goes back on.
+type Finished = (ResponseChannel<ResponseFrame>, ResponseFrame);
+
+/// The swarm and what it needs to be driven.
+pub(super) struct EventLoop {
+    swarm: Swarm<Behaviour>,
+    protocols: Protocols,
+    listening: Vec<String>,
+    bucket_size: usize,
+    shared: Shared,
+    limits: Limits,
+    asked: HashMap<OutboundRequestId, oneshot::Sender<Result<ResponseFrame, AskError>>>,
+    dial_errors: HashMap<Libp2pPeer, String>,
+    working: usize,
+    finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
+    silences: HashMap<Libp2pPeer, u32>,
+    on_loopback: HashSet<Libp2pPeer>,
+}
+
+impl EventLoop {
+    /// Builds the swarm and binds its listen addresses.
+    pub(super) async fn bind(config: NetworkConfig, key: &Keypair, shared: Shared) -> Result<Self, NetworkError> {
+        let addresses = parse_listen(&config.listen)?;
+        let with_quic = config.quic || addresses.iter().any(transport::is_quic);
+        let protocols = Protocols::new(&config)?;
+        let mut swarm = Swarm::new(
+            transport::build(key, with_quic)?,
+            behaviour::build(&config, key, &protocols),
+            key.public().to_peer_id(),
+            swarm::Config::with_tokio_executor().with_idle_connection_timeout(config.idle_timeout),
+        );
+        let listening = listen(&mut swarm, addresses).await?;
+        for address in &listening {
+            swarm.add_external_address(address.clone());
+        }
+        Ok(Self {
+            swarm,
+            protocols,
+            listening: listening.iter().map(Multiaddr::to_string).collect(),
+            bucket_size: config.bucket_size,
+            shared,
+            limits: Limits::new(config.rates),
+            asked: HashMap::new(),
+            dial_errors: HashMap::new(),
+            working: 0,
+            finished: mpsc::channel(MAX_WORKING),
+            silences: HashMap::new(),
+            on_loopback: HashSet::new(),
+        })
+    }
+
+    /// The bound addresses.
+    pub(super) fn listening(&self) -> &[String] {
+        &self.listening
+    }
+
+    /// Runs until every handle is gone.
+    pub(super) async fn run(mut self, responder: Arc<dyn Responder>, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                Some((channel, response)) = self.finished.1.recv() => {
+                    self.working = self.working.saturating_sub(1);
+                    self.respond(channel, response);
+                }
+                event = self.swarm.select_next_some() => self.on_event(event, &*responder),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Ask { peer, addresses, frame, reply } => {
+                let requests = &mut self.swarm.behaviour_mut().requests;
+                let id = requests.send_request_with_addresses(&peer, frame, addresses);
+                self.asked.insert(id, reply);
+            }
+            Command::AddPeers(peers) => {
+                let local = *self.swarm.local_peer_id();
+                for (peer, addresses) in peers.into_iter().filter(|(peer, _)| *peer != local) {
+                    self.heard_of(&peer, addresses);
+                }
+            }
+            Command::Bootstrap => {
+                if let Some(Err(error)) = self.swarm.behaviour_mut().kad.as_mut().map(kad::Behaviour::bootstrap) {
+                    tracing::debug!(%error, "nobody to refresh the routing table from");
+                }
+            }
+            Command::Silent(peer) => {
+                let silences = self.silences.entry(peer).or_default();
+                *silences += 1;
+                if *silences >= SILENCES {
+                    self.forget(&peer);
+                }
+            }
+            Command::Disconnect(peer) => {
+                // An error here means that there was no connection.
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>, responder: &dyn Responder) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => {
+                self.on_request_event(event, responder);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                self.on_identified(peer_id, &info);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::RoutingUpdated {
+                peer,
+                is_new_peer,
+                addresses,
+                old_peer,
+                ..
+            })) => {
+                if let Some(old) = old_peer {
+                    self.left(&old);
+                }
+                if let Some(id) = from_libp2p(&peer) {
+                    let addresses = addresses.iter().take(MAX_ADDRESSES).map(without_peer).collect();
+                    self.shared.table.insert(id, addresses);
+                    if is_new_peer {
+                        self.publish(Event::PeerJoined { peer: id });
+                    }
+                }
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                self.shared.traffic.connections.fetch_add(1, Ordering::Relaxed);
+                self.silences.remove(&peer_id);
+                self.dial_errors.remove(&peer_id);
+                if is_loopback(remote_address(&endpoint)) {
+                    self.on_loopback.insert(peer_id);
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established, .. } => {
+                self.shared.traffic.connections.fetch_sub(1, Ordering::Relaxed);
+                if num_established == 0 {
+                    self.on_loopback.remove(&peer_id);
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                // A dial that was refused by our own limits or was not needed says nothing about the peer.
+                let unreachable =
+                    matches!(error, DialError::Transport(_) | DialError::NoAddresses | DialError::WrongPeerId { .. });
+                if unreachable {
+                    self.forget(&peer);
+                }
+                if self.dial_errors.len() < MAX_WORKING {
+                    self.dial_errors.insert(peer, dial_error(&error));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_request_event(
+        &mut self,
+        event: request_response::Event<RequestFrame, ResponseFrame>,
+        responder: &dyn Responder,
+    ) {
+        match event {
+            request_response::Event::Message { peer, message, .. } => match message {
+                request_response::Message::Request { request, channel, .. } => {
+                    self.on_request(&peer, request, channel, responder);
+                }
+                request_response::Message::Response { request_id, response } => {
+                    self.silences.remove(&peer);
+                    self.answer(request_id, Ok(response));
+                }
+            },
+            request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
+                let error = match error {
+                    OutboundFailure::DialFailure => AskError::Dial(
+                        self.dial_errors.remove(&peer).unwrap_or_else(|| "no address could be reached".to_owned()),
+                    ),
+                    OutboundFailure::Timeout => AskError::Timeout,
+                    OutboundFailure::UnsupportedProtocols => AskError::OtherOverlay,
+                    OutboundFailure::ConnectionClosed => AskError::Connection("closed by the peer".to_owned()),
+                    OutboundFailure::Io(error) => AskError::Connection(error.to_string()),
+                };
+                self.answer(request_id, Err(error));
+            }
+            // The other side did not wait, or sent no frame: nothing is owed to it.
+            request_response::Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "inbound request failed");
+            }
+            request_response::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        peer: &Libp2pPeer,
+        frame: RequestFrame,
+        channel: ResponseChannel<ResponseFrame>,
+        responder: &dyn Responder,
+    ) {
+        let Some(caller) = from_libp2p(peer) else {
+            // Not an ed25519 peer: it can have no place in this overlay, nor limits of its own.
+            let _ = self.swarm.disconnect_peer_id(*peer);
+            return;
+        };
+        if !self.limits.admit(caller, &frame.service, frame.body.len(), Instant::now()) {
+            self.shared.traffic.throttled.fetch_add(1, Ordering::Relaxed);
+            self.publish(Event::Throttled { peer: caller });
+            let error = ErrorReply::new(ErrorCode::Throttled, "too many requests from you for now; try again later");
+            return self.respond(channel, ResponseFrame::Error(error));
+        }
+        self.shared.traffic.served.fetch_add(1, Ordering::Relaxed);
+        match responder.respond(Caller::Peer(caller), frame) {
+            Answer::Now(response) => self.respond(channel, response),
+            Answer::Later(_) if self.working >= MAX_WORKING => {
+                let error = ErrorReply::new(ErrorCode::Unavailable, "this member is busy; try another");
+                self.respond(channel, ResponseFrame::Error(error));
+            }
+            Answer::Later(future) => {
+                self.working += 1;
+                let finished = self.finished.0.clone();
+                tokio::spawn(async move {
+                    let response = future.await;
+                    // The loop is gone: so is the one who asked.
+                    let _ = finished.send((channel, response)).await;
+                });
+            }
+        }
+    }
+
+    fn respond(&mut self, channel: ResponseChannel<ResponseFrame>, response: ResponseFrame) {
+        // The connection may be gone by now, and with it the one who asked.
+        let _ = self.swarm.behaviour_mut().requests.send_response(channel, response);
+    }
+
+    fn answer(&mut self, id: OutboundRequestId, result: Result<ResponseFrame, AskError>) {
+        if let Some(reply) = self.asked.remove(&id) {
+            // Whoever asked may have given up.
+            let _ = reply.send(result);
+        }
+    }
+
+    fn on_identified(&mut self, peer: Libp2pPeer, info: &identify::Info) {
+        if info.protocol_version != self.protocols.version || from_libp2p(&peer).is_none() {
+            return;
+        }
+        // A peer somewhere else tells us nothing by its loopback addresses: those are our own.
+        let local = self.on_loopback.contains(&peer);
+        let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
+        self.heard_of(&peer, usable.cloned().collect());
+    }
+
+    /// Takes a peer into the routing table if its bucket has room. Kademlia itself would dial the oldest of a full
+    /// bucket to see whether it could go, for every newcomer; here the dead leave when they are first missed.
+    fn heard_of(&mut self, peer: &Libp2pPeer, addresses: Vec<Multiaddr>) {
+        let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() else { return };
+        let Some(bucket) = kad.kbucket(*peer) else { return };
+        if bucket.num_entries() < self.bucket_size || bucket.iter().any(|entry| entry.node.key.preimage() == peer) {
+            for address in addresses.into_iter().take(MAX_ADDRESSES) {
+                kad.add_address(peer, address);
+            }
+        }
+    }
+
+    /// Takes a peer that cannot be reached out of the routing table; it comes back when it is heard of again.
+    fn forget(&mut self, peer: &Libp2pPeer) {
+        self.silences.remove(peer);
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+            kad.remove_peer(peer);
+        }
+        self.left(peer);
+    }
+
+    fn left(&self, peer: &Libp2pPeer) {
+        if let Some(id) = from_libp2p(peer)
+            && self.shared.table.remove(&id)
+        {
+            self.publish(Event::PeerLeft { peer: id });
+        }
+    }
+
+    fn publish(&self, event: Event) {
+        // An error means that nobody follows.
+        let _ = self.shared.events.send(event);
+    }
+}
+
+fn parse_listen(texts: &[String]) -> Result<Vec<Multiaddr>, NetworkError> {
+    let parse = |text: &String| {
+        text.parse::<Multiaddr>()
+            .map_err(|error| NetworkError::Address { address: text.clone(), why: error.to_string() })
+    };
+    texts.iter().map(parse).collect()
+}
+
+/// Binds every address, and waits for each listener's first address.
+async fn listen(swarm: &mut Swarm<Behaviour>, addresses: Vec<Multiaddr>) -> Result<Vec<Multiaddr>, NetworkError> {
+    let mut waiting = HashMap::new();
+    for address in addresses {
+        let id = swarm.listen_on(address.clone()).map_err(|error| match error {
+            TransportError::MultiaddrNotSupported(address) => NetworkError::Address {
+                address: address.to_string(),
+                why: "neither /tcp/PORT nor /udp/PORT/quic-v1".to_owned(),
+            },
+            TransportError::Other(error) => {
+                NetworkError::Listen { address: address.to_string(), why: root_cause(&error) }
+            }
+        })?;
+        waiting.insert(id, address);
+    }
+    let mut bound = Vec::new();
+    let deadline = tokio::time::Instant::now() + LISTEN_TIMEOUT;
+    while !waiting.is_empty() {
+        let event = tokio::time::timeout_at(deadline, swarm.select_next_some()).await;
+        match event {
+            Ok(SwarmEvent::NewListenAddr { listener_id, address }) => {
+                waiting.remove(&listener_id);
+                bound.push(address);
+            }
+            Ok(SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }) => {
+                if let Some(address) = waiting.remove(&listener_id) {
+                    let why = root_cause(&error);
+                    return Err(NetworkError::Listen { address: address.to_string(), why });
+                }
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let address = waiting.values().next().map(Multiaddr::to_string).unwrap_or_default();
+                return Err(NetworkError::Listen { address, why: "no network interface has it".to_owned() });
+            }
+        }
+    }
+    Ok(bound)
+}
+
+/// The innermost cause: libp2p wraps what the operating system says several times over.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn dial_error(error: &DialError) -> String {
+    match error {
+        DialError::Transport(attempts) => attempts
+            .iter()
+            .map(|(address, error)| match error {
+                TransportError::MultiaddrNotSupported(_) => format!("{}: not supported", without_peer(address)),
+                TransportError::Other(error) => format!("{}: {}", without_peer(address), root_cause(error)),
+            })
+            .next()
+            .unwrap_or_else(|| "no address".to_owned()),
+        DialError::WrongPeerId { obtained, .. } => format!("another peer answers there: {obtained}"),
+        DialError::NoAddresses => "no address is known".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn from_libp2p(peer: &Libp2pPeer) -> Option<PeerId> {
+    PeerId::from_multihash(&peer.to_bytes())
+}
+
+fn remote_address(endpoint: &ConnectedPoint) -> &Multiaddr {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => address,
+        ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+    }
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        _ => false,
+    }
+}
+
+/// The address as text, without a trailing `/p2p/` part.
+fn without_peer(address: &Multiaddr) -> String {
+    let mut address = address.clone();
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address.to_string()
+}

@@ -1,0 +1,12 @@
+//! The driver of libp2p: one task owns the swarm, everybody else holds a [`Network`] and sends it commands.
+//!
+//! Members run the whole of it: Kademlia for the routing table, identify to learn addresses, connection limits and
+//! the client protocol both ways. A one-shot client runs nothing but the asking half of the client protocol.
+
+mod behaviour;
+mod codec;
+mod event_loop;
+mod network;
+mod transport;
+
+pub use network::{AskError, Bound, Network, NetworkConfig, NetworkError, Role, Traffic};

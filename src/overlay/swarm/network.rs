@@ -1,0 +1,361 @@
+//! The handle to a running swarm.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use super::{event_loop, transport};
+use crate::{
+    client::{Call, CodecError, ErrorReply, Event, PeerInfo, RequestFrame, ResponseFrame},
+    identity::{DescriptorHash, SecretKey},
+    kind::Kind,
+    name::{OverlayId, PeerId, Position},
+    overlay::{Responder, limits::Rates, table::SharedTable},
+};
+
+/// Commands that may wait for the event loop before askers are held back.
+const COMMAND_QUEUE: usize = 1024;
+/// Events a slow follower may fall behind before it loses some.
+const EVENT_QUEUE: usize = 1024;
+
+/// What a process is in the overlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Answers requests, keeps a routing table, stores records.
+    Member,
+    /// Asks, and leaves.
+    Client,
+}
+
+/// How a swarm is to run.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Member or client.
+    pub role: Role,
+    /// The overlay; part of every protocol name.
+    pub overlay: OverlayId,
+    /// The descriptor's hash; part of every protocol name.
+    pub descriptor: DescriptorHash,
+    /// Where to listen, as multiaddrs. Empty for a client.
+    pub listen: Vec<String>,
+    /// Whether to dial over QUIC (a member that listens on QUIC does in any case).
+    pub quic: bool,
+    /// How long a request may take, dialling included.
+    pub request_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Peers in a bucket of the routing table.
+    pub bucket_size: usize,
+    /// How often the routing table is refreshed.
+    pub refresh: Duration,
+    /// What one peer may ask for.
+    pub rates: Rates,
+}
+
+impl NetworkConfig {
+    /// The configuration of a one-shot client.
+    pub fn client(overlay: OverlayId, descriptor: DescriptorHash, timeout: Duration) -> Self {
+        Self { role: Role::Client, request_timeout: timeout, ..Self::member(overlay, descriptor) }
+    }
+
+    /// The configuration of a member, with the durations of a long-lived overlay.
+    pub fn member(overlay: OverlayId, descriptor: DescriptorHash) -> Self {
+        Self {
+            role: Role::Member,
+            overlay,
+            descriptor,
+            listen: Vec::new(),
+            quic: false,
+            request_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            bucket_size: 20,
+            refresh: Duration::from_secs(120),
+            rates: Rates::default(),
+        }
+    }
+}
+
+/// Why a swarm did not start.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NetworkError {
+    /// An address that is no multiaddr, or one that cannot be listened on.
+    #[error("'{address}' is not an address to listen on: {why}; write one like /ip4/0.0.0.0/tcp/4001")]
+    Address {
+        /// The address as given.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The operating system refuses the address.
+    #[error("cannot listen on {address}: {why}; choose another with --listen")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the operating system says.
+        why: String,
+    },
+    /// The transport cannot be set up.
+    #[error("cannot set up the overlay transport: {why}")]
+    Transport {
+        /// What failed.
+        why: String,
+    },
+}
+
+impl NetworkError {
+    /// What sort of failure this is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Address { .. } => Kind::Usage,
+            Self::Listen { .. } | Self::Transport { .. } => Kind::Local,
+        }
+    }
+}
+
+/// Why a peer did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No connection could be made.
+    #[error("cannot be dialled: {0}")]
+    Dial(String),
+    /// No answer within the time.
+    #[error("did not answer in time")]
+    Timeout,
+    /// The peer does not belong to this overlay, or has another descriptor.
+    #[error("speaks another protocol: another overlay, or another descriptor of this one")]
+    OtherOverlay,
+    /// The connection broke, or what came is not a frame.
+    #[error("connection failed: {0}")]
+    Connection(String),
+    /// The peer answered that it will not serve this.
+    #[error("refused: {0}")]
+    Refused(ErrorReply),
+    /// The request cannot be written.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// This process is shutting down.
+    #[error("this member is shutting down")]
+    Closed,
+}
+
+impl AskError {
+    /// What sort of failure this is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(reply) => reply.kind(),
+            Self::OtherOverlay => Kind::Untrusted,
+            _ => Kind::Unreachable,
+        }
+    }
+}
+
+/// What a swarm has done so far.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Requests answered.
+    pub served: AtomicU64,
+    /// Requests turned away for their sender's limits.
+    pub throttled: AtomicU64,
+    /// Requests sent.
+    pub asked: AtomicU64,
+    /// Connections open at present.
+    pub connections: AtomicU64,
+}
+
+pub(super) enum Command {
+    Ask {
+        peer: libp2p::PeerId,
+        addresses: Vec<Multiaddr>,
+        frame: RequestFrame,
+        reply: oneshot::Sender<Result<ResponseFrame, AskError>>,
+    },
+    AddPeers(Vec<(libp2p::PeerId, Vec<Multiaddr>)>),
+    Bootstrap,
+    Silent(libp2p::PeerId),
+    Disconnect(libp2p::PeerId),
+}
+
+/// A handle to a running swarm. Cheap to clone; the swarm ends when every handle is gone.
+#[derive(Clone)]
+pub struct Network {
+    pub(super) commands: mpsc::Sender<Command>,
+    peer: PeerId,
+    listening: Arc<Vec<String>>,
+    table: SharedTable,
+    traffic: Arc<Traffic>,
+    events: broadcast::Sender<Event>,
+}
+
+/// A swarm whose addresses are bound, and which does nothing until it is run.
+pub struct Bound {
+    event_loop: event_loop::EventLoop,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl Bound {
+    /// Runs the swarm on the current runtime, with `responder` answering what it is asked.
+    pub fn run(self, responder: Arc<dyn Responder>) -> JoinHandle<()> {
+        tokio::spawn(self.event_loop.run(responder, self.commands))
+    }
+}
+
+impl Network {
+    /// Builds a swarm and binds every listen address.
+    ///
+    /// # Errors
+    /// [`NetworkError`]: an address that cannot be parsed or bound.
+    pub async fn bind(config: NetworkConfig, key: &SecretKey) -> Result<(Self, Bound), NetworkError> {
+        let keypair = Keypair::ed25519_from_bytes(key.seed())
+            .map_err(|error| NetworkError::Transport { why: error.to_string() })?;
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+        let (events, _) = broadcast::channel(EVENT_QUEUE);
+        let (table, traffic) = (SharedTable::default(), Arc::new(Traffic::default()));
+        let shared = event_loop::Shared { table: table.clone(), traffic: traffic.clone(), events: events.clone() };
+        let event_loop = event_loop::EventLoop::bind(config, &keypair, shared).await?;
+        let listening = Arc::new(event_loop.listening().to_vec());
+        let network = Self { commands, peer: key.peer_id(), listening, table, traffic, events };
+        Ok((network, Bound { event_loop, commands: receiver }))
+    }
+
+    /// This process's peer id.
+    pub const fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The addresses that were bound, as multiaddrs without the `/p2p/` part.
+    pub fn listening(&self) -> &[String] {
+        &self.listening
+    }
+
+    /// This process as others see it.
+    pub fn myself(&self) -> PeerInfo {
+        PeerInfo { peer: self.peer, addresses: self.listening.to_vec() }
+    }
+
+    /// The routing table.
+    pub const fn table(&self) -> &SharedTable {
+        &self.table
+    }
+
+    /// The counters.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// The channel on which events are published; subscribe to follow them.
+    pub const fn events(&self) -> &broadcast::Sender<Event> {
+        &self.events
+    }
+
+    /// The peers of the routing table closest to `target`, nearest first.
+    pub fn closest(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
+        self.table.closest(target, count)
+    }
+
+    /// Sends a typed request and waits for its reply, at most for `timeout`.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn call<C: Call>(&self, to: &PeerInfo, call: &C, timeout: Duration) -> Result<C::Reply, AskError> {
+        let response = self.ask(to, RequestFrame::of(call)?, timeout).await?;
+        response.reply::<C>().map_err(AskError::Refused)
+    }
+
+    /// Sends a frame and waits for the answer, at most for `timeout`. A peer that stays silent loses its place in
+    /// the routing table.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask(&self, to: &PeerInfo, frame: RequestFrame, timeout: Duration) -> Result<ResponseFrame, AskError> {
+        let peer = to_libp2p(&to.peer)?;
+        let addresses = to.addresses.iter().filter_map(|address| dialable(address)).collect();
+        self.traffic.asked.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Ask { peer, addresses, frame, reply };
+        self.commands.send(command).await.map_err(|_| AskError::Closed)?;
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(AskError::Closed),
+            Err(_) => {
+                // A full queue must not hold up the asker: the hint is worth nothing then.
+                let _ = self.commands.try_send(Command::Silent(peer));
+                Err(AskError::Timeout)
+            }
+        }
+    }
+
+    /// Adds peers that others told of to the routing table, where it has room.
+    ///
+    /// # Errors
+    /// [`AskError::Closed`].
+    pub async fn add_peers(&self, peers: &[PeerInfo]) -> Result<(), AskError> {
+        let mut known = Vec::with_capacity(peers.len());
+        for info in peers {
+            known.push((to_libp2p(&info.peer)?, info.addresses.iter().filter_map(|a| dialable(a)).collect()));
+        }
+        self.commands.send(Command::AddPeers(known)).await.map_err(|_| AskError::Closed)
+    }
+
+    /// Refreshes the whole routing table by queries to the peers in it.
+    ///
+    /// # Errors
+    /// [`AskError::Closed`].
+    pub async fn bootstrap(&self) -> Result<(), AskError> {
+        self.commands.send(Command::Bootstrap).await.map_err(|_| AskError::Closed)
+    }
+
+    /// Closes every connection to a peer.
+    ///
+    /// # Errors
+    /// [`AskError::Closed`].
+    pub async fn disconnect(&self, peer: &PeerId) -> Result<(), AskError> {
+        self.commands.send(Command::Disconnect(to_libp2p(peer)?)).await.map_err(|_| AskError::Closed)
+    }
+}
+
+/// The peer's id as libp2p has it.
+pub(super) fn to_libp2p(peer: &PeerId) -> Result<libp2p::PeerId, AskError> {
+    libp2p::PeerId::from_bytes(&peer.multihash()).map_err(|error| AskError::Dial(error.to_string()))
+}
+
+/// The address as libp2p has it, if it is one that we would dial: an IP address with TCP or QUIC.
+fn dialable(text: &str) -> Option<Multiaddr> {
+    let address: Multiaddr = text.parse().ok()?;
+    let mut parts = address.iter();
+    let ip = match parts.next()? {
+        Protocol::Ip4(ip) => IpAddr::V4(ip),
+        Protocol::Ip6(ip) => IpAddr::V6(ip),
+        _ => return None,
+    };
+    let usable = !ip.is_unspecified() && !ip.is_multicast();
+    let tcp = matches!((parts.next()?, parts.next()), (Protocol::Tcp(port), None) if port != 0);
+    (usable && (tcp || transport::is_quic(&address))).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_that_can_be_dialled_are_dialled() {
+        for good in ["/ip4/127.0.0.1/tcp/4001", "/ip6/::1/tcp/1", "/ip4/192.0.2.1/udp/4001/quic-v1"] {
+            assert!(dialable(good).is_some(), "{good}");
+        }
+        for bad in ["", "/ip4/0.0.0.0/tcp/1", "/ip4/224.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/0", "/dns4/a.example/tcp/1"] {
+            assert!(dialable(bad).is_none(), "{bad}");
+        }
+        assert!(dialable("/ip4/127.0.0.1/udp/53").is_none());
+        assert!(dialable("/memory/1").is_none());
+    }
+}

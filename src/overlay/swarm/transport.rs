@@ -1,0 +1,41 @@
+//! TCP with noise and yamux, and QUIC. Built by hand: a client that only needs TCP does not pay for QUIC's TLS.
+
+use libp2p::{
+    Multiaddr, PeerId, Transport,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, OrTransport},
+        upgrade::Version,
+    },
+    identity::Keypair,
+    multiaddr::Protocol,
+    noise, quic, tcp, yamux,
+};
+
+use super::NetworkError;
+
+/// Whether an address is one of QUIC.
+pub(super) fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::QuicV1))
+}
+
+/// The transport of a process: TCP always, QUIC if wanted.
+pub(super) fn build(key: &Keypair, with_quic: bool) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
+    let noise = noise::Config::new(key).map_err(|error| NetworkError::Transport { why: error.to_string() })?;
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        // V1Lazy saves the dialler a round trip for each negotiation.
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default());
+    if !with_quic {
+        return Ok(tcp.boxed());
+    }
+    let quic = quic::tokio::Transport::new(quic::Config::new(key))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    Ok(OrTransport::new(tcp, quic)
+        .map(|either, _| match either {
+            futures::future::Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+            futures::future::Either::Right(connection) => connection,
+        })
+        .boxed())
+}

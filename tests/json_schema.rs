@@ -1,0 +1,198 @@
+//! The shape of what `--json` prints: programs depend on each key and its type.
+//!
+//! A shape file under `tests/data/schema/` is the JSON with types in place of values; `a | null` is a type, too.
+
+use p2psip::{
+    clock::UnixMs,
+    name::{InstanceId, OverlayId, PeerId},
+    ops::outcome::{
+        ContactView, JoinOutcome, LookupOutcome, LookupStatus, OfferView, RecordView, RegisterOutcome, RegisterStatus,
+        RejectedView, Via,
+    },
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::support::assert_snapshot;
+
+/// Compares the shape that all samples have together with the file.
+pub fn assert_shape<T: Serialize>(name: &str, samples: &[T]) {
+    let shapes = samples.iter().map(|sample| shape(&serde_json::to_value(sample).unwrap()));
+    let merged = shapes.reduce(merge).unwrap();
+    assert!(!merged.to_string().contains("\"unknown\""), "{name}: a sample for an empty list is missing: {merged}");
+    assert!(merged.get("status").is_some(), "{name} has no status");
+    assert_snapshot(&format!("data/schema/{name}.json"), &format!("{merged:#}\n"));
+}
+
+/// A value with types in place of values.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "boolean".into(),
+        // What a program would read into an integer, and what it would not.
+        Value::Number(number) => if number.is_f64() { "number" } else { "integer" }.into(),
+        Value::String(_) => "string".into(),
+        Value::Array(items) => {
+            Value::Array(vec![items.iter().map(shape).reduce(merge).unwrap_or_else(|| "unknown".into())])
+        }
+        Value::Object(fields) => Value::Object(fields.iter().map(|(key, value)| (key.clone(), shape(value))).collect()),
+    }
+}
+
+/// The shape of what has either shape.
+fn merge(a: Value, b: Value) -> Value {
+    match (a, b) {
+        (a, b) if a == b => a,
+        (a, Value::String(unknown)) if unknown == "unknown" => a,
+        (Value::String(unknown), b) if unknown == "unknown" => b,
+        (Value::Object(a), Value::Object(mut b)) => {
+            let mut fields = Map::new();
+            for (key, value) in a {
+                let other = b.remove(&key).unwrap_or_else(|| panic!("only one sample has the key {key}"));
+                fields.insert(key, merge(value, other));
+            }
+            assert!(b.is_empty(), "only one sample has the keys of {b:?}");
+            Value::Object(fields)
+        }
+        (Value::Array(a), Value::Array(b)) => Value::Array(a.into_iter().chain(b).reduce(merge).into_iter().collect()),
+        (a @ Value::Object(_), Value::String(null)) | (Value::String(null), a @ Value::Object(_)) if null == "null" => {
+            // JSON has no notation for it, so the key says it.
+            let mut either = Map::new();
+            either.insert("| null".to_owned(), a);
+            Value::Object(either)
+        }
+        (Value::String(a), Value::String(b)) => {
+            let mut names = a.split(" | ").chain(b.split(" | ")).collect::<Vec<_>>();
+            names.sort_by_key(|name| (*name == "null", *name));
+            names.dedup();
+            names.join(" | ").into()
+        }
+        (a, b) => panic!("{a} and {b} have no common shape"),
+    }
+}
+
+fn peer(n: u8) -> PeerId {
+    PeerId::from_public_key([n; 32])
+}
+
+fn contact(peer: Option<PeerId>) -> ContactView {
+    let addresses = vec!["/ip4/192.0.2.7/udp/4001/quic-v1".to_owned()];
+    ContactView { uri: "sip:alice@p2psip.org;gr=abc".to_owned(), peer, addresses, q: 1.0 }
+}
+
+fn record(certificate: Option<&str>, offer: Option<OfferView>) -> RecordView {
+    RecordView {
+        instance: InstanceId::of_key(&[1; 32]),
+        sequence: 1_767_225_600_000,
+        expires_at_ms: UnixMs(1_767_229_200_000),
+        expires_in_ms: 3_600_000,
+        certificate: certificate.map(str::to_owned),
+        contacts: vec![contact(Some(peer(1))), contact(None)],
+        offer,
+    }
+}
+
+fn rejected() -> RejectedView {
+    RejectedView {
+        peer: peer(3),
+        code: "revoked".to_owned(),
+        reason: "certificate 4f2a is revoked".to_owned(),
+        untrusted: true,
+    }
+}
+
+#[test]
+fn lookup() {
+    let offer = OfferView {
+        peer: peer(2),
+        addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()],
+        endpoints: vec!["udp:192.0.2.8:5060".to_owned()],
+        serving: true,
+        load: 0.5,
+    };
+    assert_shape(
+        "lookup",
+        &[LookupOutcome {
+            status: LookupStatus::Found,
+            uri: "sip:alice@p2psip.org".to_owned(),
+            overlay: OverlayId::parse("p2psip.org").unwrap(),
+            via: Via::Walk,
+            records: vec![record(Some("4f2a"), Some(offer)), record(None, None)],
+            rejected: vec![rejected()],
+            storers: 3,
+            requests: 5,
+            silent: 0,
+            hops: 2,
+            elapsed_ms: 41.5,
+        }],
+    );
+}
+
+#[test]
+fn register() {
+    assert_shape(
+        "register",
+        &[RegisterOutcome {
+            status: RegisterStatus::Registered,
+            aor: "sip:alice@p2psip.org".to_owned(),
+            instance: InstanceId::of_key(&[1; 32]),
+            gruu: "sip:alice@p2psip.org;gr=abc".to_owned(),
+            sequence: 1_767_225_600_000,
+            expires_at_ms: UnixMs(1_767_229_200_000),
+            expires_in_ms: 3_600_000,
+            contacts: vec![contact(Some(peer(1))), contact(None)],
+            via: Via::Socket,
+            stored: vec![peer(1)],
+            refused: vec![rejected()],
+            silent: 1,
+            read_back: 2,
+            kept_by: vec![peer(2)],
+            elapsed_ms: 12.5,
+        }],
+    );
+}
+
+#[test]
+fn join() {
+    assert_shape(
+        "join",
+        &[JoinOutcome {
+            status: "joined",
+            overlay: OverlayId::parse("p2psip.org").unwrap(),
+            policy: "enrolled".to_owned(),
+            descriptor: "0123456789abcdef".to_owned(),
+            peer: peer(1),
+            addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned()],
+            socket: "/run/member.sock".to_owned(),
+            peers: 1,
+            restored: 0,
+            elapsed_ms: 3.5,
+        }],
+    );
+}
+
+#[test]
+fn words_of_a_status_are_part_of_the_schema() {
+    let words = |value: &dyn Fn() -> Vec<Value>| value().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let lookup = || {
+        use LookupStatus::{Contested, Found, NobodyToAsk, NotFound, Untrusted};
+        [Found, Contested, NotFound, Untrusted, NobodyToAsk].map(|status| serde_json::to_value(status).unwrap()).into()
+    };
+    assert_eq!(words(&lookup), r#""found" "contested" "not-found" "untrusted" "nobody-to-ask""#);
+    let register = || {
+        use RegisterStatus::{NobodyToAsk, Refused, Registered, Removed};
+        [Registered, Removed, Refused, NobodyToAsk].map(|status| serde_json::to_value(status).unwrap()).into()
+    };
+    assert_eq!(words(&register), r#""registered" "removed" "refused" "nobody-to-ask""#);
+}
+
+#[test]
+fn shapes_tell_a_changed_key_from_an_unchanged_one() {
+    let value = |text: &str| shape(&serde_json::from_str(text).unwrap());
+    assert_eq!(
+        value(r#"{"a":1,"b":[{"c":null},{"c":"x"}]}"#).to_string(),
+        r#"{"a":"integer","b":[{"c":"string | null"}]}"#
+    );
+    assert_eq!(value("[{\"o\":null},{\"o\":{\"x\":true}}]").to_string(), r#"[{"o":{"| null":{"x":"boolean"}}}]"#);
+    assert_ne!(value("1"), value("1.5"));
+}
