@@ -138,7 +138,7 @@ impl Walk {
         let new = self.take(closer, peer, path, hop.saturating_add(1));
         if let Some(visit) = self.visits.get_mut(visit) {
             let rtt = now.saturating_duration_since(self.started + visit.asked);
-            visit.rtt = Some(rtt);
+            visit.took = Some(rtt);
             visit.outcome = Outcome::Answered { peers, new };
             let at = self.rtts.partition_point(|known| *known < rtt);
             self.rtts.insert(at, rtt);
@@ -146,7 +146,7 @@ impl Walk {
     }
 
     /// A peer did not answer, and why. Of a peer that was not asked, or has answered, it changes nothing.
-    pub fn on_failure(&mut self, peer: &PeerId, why: Failure, _now: Instant) {
+    pub fn on_failure(&mut self, peer: &PeerId, why: Failure, now: Instant) {
         let distance = self.distance(peer);
         let Some(candidate) = self.candidates.get_mut(&distance) else { return };
         if self.ended.is_some() || candidate.outstanding == 0 {
@@ -159,6 +159,7 @@ impl Walk {
         candidate.state = State::Failed(why);
         candidate.revive();
         if let Some(visit) = candidate.visit.and_then(|visit| self.visits.get_mut(visit)) {
+            visit.took = Some(now.saturating_duration_since(self.started + visit.asked));
             visit.outcome = Outcome::Failed(why);
         }
     }
@@ -354,6 +355,7 @@ impl Walk {
             if (expired || revived)
                 && let Some(visit) = candidate.visit.and_then(|visit| self.visits.get_mut(visit))
             {
+                visit.took = Some(now.saturating_duration_since(at));
                 visit.outcome = Outcome::Failed(Failure::Silent);
             }
         }
@@ -447,7 +449,7 @@ impl Walk {
             hop,
             common_prefix: distance.common_prefix(),
             asked: now.saturating_duration_since(self.started),
-            rtt: None,
+            took: None,
             outcome: Outcome::Waiting,
         });
         candidate.visit = Some(self.visits.len() - 1);
@@ -618,7 +620,7 @@ mod tests {
         assert!(walk.hops() >= 4, "{} hops", walk.hops());
         assert!(walk.requests() < 25, "{} requests", walk.requests());
         let chain = walk.visits().iter().find(|visit| visit.peer == all[0].peer).unwrap();
-        assert!(chain.via.is_some() && chain.rtt == Some(MS));
+        assert!(chain.via.is_some() && chain.took == Some(MS));
     }
 
     #[test]

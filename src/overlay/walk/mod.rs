@@ -158,8 +158,8 @@ pub struct Visit {
     pub common_prefix: u32,
     /// When it was asked, from the start of the walk.
     pub asked: Duration,
-    /// How long the answer took.
-    pub rtt: Option<Duration>,
+    /// How long it took until the peer answered or the request failed.
+    pub took: Option<Duration>,
     /// What became of the request.
     pub outcome: Outcome,
 }
