@@ -78,7 +78,8 @@ impl WalkConfig {
             timeout: Duration::from_secs(5),
             max_requests: 48 + 2 * k,
             max_candidates: 64,
-            per_reply: 2 * k,
+            // As many as a Kademlia bucket has: where half of them have left, enough are there.
+            per_reply: 20.max(2 * k),
             max_addresses: 8,
         }
     }
