@@ -4,4 +4,6 @@
 mod cli;
 mod json_schema;
 mod layers;
+mod overlay;
 mod support;
+mod world;
