@@ -4,19 +4,19 @@ complete -c p2p-join -l descriptor -d 'Descriptor of the overlay, if not the hom
 complete -c p2p-join -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r
 complete -c p2p-join -l socket -d 'Unix socket of a running member [env: P2PSIP_SOCKET]' -r -F
 complete -c p2p-join -l dns -d 'DNS server, ADDR or ADDR:PORT; repeat for several [env: P2PSIP_DNS]' -r
+complete -c p2p-join -l timeout -d 'Seconds until the first answer, such as 2.5 [default: 5]' -r
 complete -c p2p-join -l home -d 'Folder of keys and certificates [env: P2PSIP_HOME]' -r -F
 complete -c p2p-join -l config -d 'Configuration file, instead of ./p2psip.toml and the user\'s' -r -F
-complete -c p2p-join -l timeout -d 'Seconds until the first answer, such as 2.5 [default: 5]' -r
 complete -c p2p-join -l color -d 'Colour: auto, always or never; NO_COLOR means never' -r -f -a "auto\t'If a terminal reads it, and neither NO_COLOR nor TERM=dumb is set'
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c p2p-join -l local -d 'The overlay is purely local: its name need not be a domain name, and it has no proxy peers'
 complete -c p2p-join -l print-config -d 'Print a configuration file with every key explained, and end'
+complete -c p2p-join -s 4 -d 'Use IPv4 only'
+complete -c p2p-join -s 6 -d 'Use IPv6 only'
 complete -c p2p-join -l json -d 'Print JSON, one object a line'
 complete -c p2p-join -l short -d 'Print bare values, one a line'
 complete -c p2p-join -s q -l quiet -d 'Print results and errors only'
 complete -c p2p-join -s v -l verbose -d 'Say what is going on; -vv and -vvv say more'
-complete -c p2p-join -s 4 -d 'Use IPv4 only'
-complete -c p2p-join -s 6 -d 'Use IPv6 only'
 complete -c p2p-join -s h -l help -d 'Print help'
 complete -c p2p-join -s V -l version -d 'Print version'

@@ -23,7 +23,7 @@ _p2p__register() {
 
     case "${cmd}" in
         p2p__register)
-            opts="-q -v -4 -6 -h -V --contact --expires --stay --remove --overlay --descriptor --peer --socket --dns --home --config --timeout --json --short --quiet --verbose --color --help --version"
+            opts="-4 -6 -q -v -h -V --contact --expires --stay --remove --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -57,15 +57,15 @@ _p2p__register() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --home)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

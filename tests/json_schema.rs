@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::support::assert_snapshot;
 
 /// Compares the shape that all samples have together with the file.
-fn assert_shape<T: Serialize>(name: &str, samples: &[T]) {
+pub fn assert_shape<T: Serialize>(name: &str, samples: &[T]) {
     let shapes = samples.iter().map(|sample| shape(&serde_json::to_value(sample).unwrap()));
     let merged = shapes.reduce(merge).unwrap();
     assert!(!merged.to_string().contains("\"unknown\""), "{name}: a sample for an empty list is missing: {merged}");

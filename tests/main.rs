@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli;
+mod enroll;
 mod json_schema;
 mod layers;
 mod overlay;
+mod process;
 mod support;
 mod world;

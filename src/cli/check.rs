@@ -2,16 +2,17 @@
 //! begins with where the value came from.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use crate::name::{OverlayId, PeerId};
+use crate::{
+    dns,
+    name::{OverlayId, PeerId, ResourceName},
+};
 
 /// The longest `--timeout` in seconds: nobody waits longer than an hour for a first answer.
 const MAX_TIMEOUT: f64 = 3_600.0;
-/// The port of DNS (RFC 1035 §4.2).
-const DNS_PORT: u16 = 53;
 /// Longest multiaddr taken, in bytes; a circuit over QUIC with two peer ids has about 200.
 const MAX_MULTIADDR: usize = 512;
 /// Longest SIP contact taken, in bytes.
@@ -36,14 +37,7 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
 
 /// The address of a DNS server; without a port, the standard one.
 pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, DNS_PORT));
-    }
-    text.parse::<SocketAddr>()
-        .ok()
-        .filter(|address| address.port() != 0)
-        .ok_or_else(|| format!("'{text}' is not a DNS server; write an address like 192.0.2.53, [2001:db8::53]:5353"))
+    dns::parse_server(text).map_err(|error| error.to_string())
 }
 
 /// Checks the shape of a multiaddr: known protocols, each with a value that fits.
@@ -120,6 +114,11 @@ pub(super) fn sip_contact(text: &str) -> Result<(), String> {
     Err(format!("'{text}' is not a SIP URI: {why}; write one like sip:alice@192.0.2.7:5060"))
 }
 
+/// A user's or a service's URI.
+pub(super) fn resource_name(text: &str) -> Result<ResourceName, String> {
+    ResourceName::parse(text).map_err(|error| error.to_string())
+}
+
 /// A number of whole seconds for which a registration is to hold.
 pub(super) fn expires(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
@@ -143,22 +142,6 @@ mod tests {
         assert_eq!(timeout("0.25").unwrap(), Duration::from_millis(250));
         for wrong in ["0", "-1", "", "5s", "NaN", "inf", "3601", "1e99"] {
             assert!(timeout(wrong).unwrap_err().contains("such as 2.5"), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn dns_servers_have_port_53_unless_told_otherwise() {
-        for (text, address) in [
-            ("192.0.2.53", "192.0.2.53:53"),
-            ("192.0.2.53:5353", "192.0.2.53:5353"),
-            ("2001:db8::53", "[2001:db8::53]:53"),
-            ("[2001:db8::53]", "[2001:db8::53]:53"),
-            ("[::1]:5353", "[::1]:5353"),
-        ] {
-            assert_eq!(dns_server(text).unwrap().to_string(), address);
-        }
-        for wrong in ["", "localhost", "192.0.2.53:0", "192.0.2.53:x", "192.0.2"] {
-            assert!(dns_server(wrong).is_err(), "{wrong}");
         }
     }
 

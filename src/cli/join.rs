@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::CommonArgs,
+    args::{AccessArgs, CommonArgs, HomeArgs},
     config,
     io::{Env, Io, Signal},
     output::{
@@ -69,6 +69,12 @@ struct Args {
     print_config: bool,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    home: HomeArgs,
+
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -89,8 +95,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if args.print_config {
             return output.text(&config::template()).map(|()| 0);
         }
-        let settings = Settings::resolve(&args.common, args.overlay_operand.as_deref(), env)?;
-        let access = settings.access();
+        let settings = Settings::read(&args.home, env)?;
+        let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
         let request = JoinRequest { listen: settings.listen(&args.listen)?, local: settings.local(args.local) };
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());

@@ -11,7 +11,7 @@ use clap::{CommandFactory as _, Parser, ValueEnum};
 use tokio::sync::mpsc;
 
 use super::{
-    args::CommonArgs,
+    args::{AccessArgs, CommonArgs, HomeArgs},
     io::{Env, Io},
     output::{
         Format, Output, count,
@@ -83,6 +83,12 @@ struct Args {
     via: ViaArg,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    home: HomeArgs,
+
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -125,10 +131,10 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-lookup` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::resolve(&args.common, None, env)?;
+        let access = Settings::read(&args.home, env)?.access(&args.access, None)?;
         let uris = Uris::new(&args.uris, output)?;
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        runtime::one_shot(signals, &progress, look_up_all(settings.access(), args.via.into(), uris, output))?
+        runtime::one_shot(signals, &progress, look_up_all(access, args.via.into(), uris, output))?
     })
 }
 

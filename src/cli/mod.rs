@@ -23,7 +23,9 @@ mod runtime;
 mod settings;
 mod tool;
 
+pub mod enroll;
 pub mod join;
+pub mod lab;
 pub mod lookup;
 pub mod manual;
 pub mod register;
@@ -32,4 +34,4 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 3] = [&join::TOOL, &lookup::TOOL, &register::TOOL];
+pub const TOOLS: [&Tool; 5] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL];

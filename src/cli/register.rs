@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::CommonArgs,
+    args::{AccessArgs, CommonArgs, HomeArgs},
     check,
     io::{Env, Io, Signal},
     lookup::contact_lines,
@@ -81,6 +81,12 @@ struct Args {
     remove: bool,
 
     #[command(flatten)]
+    access: AccessArgs,
+
+    #[command(flatten)]
+    home: HomeArgs,
+
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -98,9 +104,9 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-register` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::resolve(&args.common, None, env)?;
+        let settings = Settings::read(&args.home, env)?;
         let request = request(&args, &settings)?;
-        let access = settings.access();
+        let access = settings.access(&args.access, None)?;
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         progress.doing(|| format!("registering {}", request.aor));
@@ -141,8 +147,8 @@ fn request(args: &Args, settings: &Settings) -> Result<RegisterRequest, Failure>
         .aor(args.aor.as_deref())?
         .ok_or_else(|| Failure::usage("no user: name one, as in sip:alice@p2psip.org, or set P2PSIP_AOR"))?
         .value;
-    if let Some(Sourced { value: overlay, origin }) = settings.overlay()
-        && aor.check_overlay(overlay).is_err()
+    if let Some(Sourced { value: overlay, origin }) = settings.overlay(None, args.access.overlay.as_deref())?
+        && aor.check_overlay(&overlay).is_err()
     {
         let why = anyhow!("{aor} is no user of {overlay} ({origin}): its host must be {overlay}");
         return Err(Failure::new(Kind::Usage, why));

@@ -3,13 +3,12 @@
 
 use std::{
     ffi::OsString,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    args::CommonArgs,
+    args::{AccessArgs, HomeArgs},
     check::{self, Purpose},
     config::{ConfigFile, Key},
     io::Env,
@@ -63,6 +62,13 @@ pub(super) struct Sourced<T> {
     pub(super) origin: String,
 }
 
+impl Sourced<OsString> {
+    /// An operand of the command line, if it was given.
+    fn operand(name: &str, text: Option<&str>) -> Option<Self> {
+        text.map(|text| Self { value: text.into(), origin: name.to_owned() })
+    }
+}
+
 impl<T> Sourced<T> {
     /// Checks the value; an error says where it came from.
     fn check<U>(self, check: impl FnOnce(T) -> Result<U, String>) -> Result<Sourced<U>, SettingsError> {
@@ -73,69 +79,41 @@ impl<T> Sourced<T> {
     }
 }
 
-/// The settings that every tool has.
+/// The configuration as it was read. A value is checked when a tool asks for it, so that what a tool does not use
+/// cannot stop it.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
-    overlay: Option<Sourced<OverlayId>>,
-    descriptor: Option<PathBuf>,
-    peers: Vec<String>,
-    socket: Option<PathBuf>,
-    dns: Vec<SocketAddr>,
-    home: PathBuf,
-    timeout: Duration,
-    family: Family,
     layers: Layers,
+    home: Option<PathBuf>,
 }
 
 impl Settings {
-    /// Reads the configuration and puts everything together. `overlay` is the operand OVERLAY of tools that have one.
-    pub(super) fn resolve(common: &CommonArgs, overlay: Option<&str>, env: &Env) -> Result<Self, SettingsError> {
-        let layers = Layers::read(common, env)?;
-        let overlay = match overlay {
-            Some(text) => Some(Sourced { value: OsString::from(text), origin: "OVERLAY".to_owned() }),
-            None => layers.one(Key::Overlay, common.overlay.as_deref()),
-        };
-        let overlay = overlay.map(utf8).transpose()?.map(|id| id.check(parse_overlay)).transpose()?;
-        let peers = layers
-            .list(Key::Peer, &common.peer, |text| check::multiaddr(text, Purpose::Dial).map(|()| text.to_owned()))?;
-        let timeout = layers.one(Key::Timeout, common.timeout.as_deref()).map(utf8).transpose()?;
-        let timeout = timeout.map(|text| text.check(|text| check::timeout(&text))).transpose()?;
-        Ok(Self {
-            overlay,
-            descriptor: layers.path(Key::Descriptor, common.descriptor.as_deref()),
-            peers,
-            socket: layers.path(Key::Socket, common.socket.as_deref()),
-            dns: layers.list(Key::Dns, &common.dns, check::dns_server)?,
-            home: layers
-                .path(Key::Home, common.home.as_deref())
-                .or_else(|| default_home(env))
-                .ok_or(SettingsError::NoHome)?,
-            timeout: timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.value),
-            family: match (common.ipv4, common.ipv6) {
-                (true, _) => Family::V4,
-                (false, true) => Family::V6,
-                (false, false) => Family::Any,
-            },
-            layers,
-        })
-    }
-
-    /// The overlay, if one was named.
-    pub(super) const fn overlay(&self) -> Option<&Sourced<OverlayId>> {
-        self.overlay.as_ref()
+    /// Reads the environment and the configuration files.
+    pub(super) fn read(args: &HomeArgs, env: &Env) -> Result<Self, SettingsError> {
+        let layers = Layers::read(args.config.as_deref(), env)?;
+        let home = layers.path(Key::Home, args.home.as_deref()).or_else(|| default_home(env));
+        Ok(Self { layers, home })
     }
 
     /// The folder of keys and certificates.
-    pub(super) fn home(&self) -> &Path {
-        &self.home
+    pub(super) fn home(&self) -> Result<PathBuf, SettingsError> {
+        self.home.clone().ok_or(SettingsError::NoHome)
+    }
+
+    /// The overlay: the operand OVERLAY, the option, or the configured one.
+    pub(super) fn overlay(
+        &self,
+        operand: Option<&str>,
+        option: Option<&str>,
+    ) -> Result<Option<Sourced<OverlayId>>, SettingsError> {
+        let text = Sourced::operand("OVERLAY", operand).or_else(|| self.layers.one(Key::Overlay, option));
+        let text = text.map(utf8).transpose()?;
+        text.map(|text| text.check(|text| OverlayId::parse_local(&text).map_err(|error| error.to_string()))).transpose()
     }
 
     /// The user: the operand AOR, or the configured one.
     pub(super) fn aor(&self, operand: Option<&str>) -> Result<Option<Sourced<Aor>>, SettingsError> {
-        let text = match operand {
-            Some(text) => Some(Sourced { value: OsString::from(text), origin: "AOR".to_owned() }),
-            None => self.layers.one(Key::Aor, None),
-        };
+        let text = Sourced::operand("AOR", operand).or_else(|| self.layers.one(Key::Aor, None));
         let text = text.map(utf8).transpose()?;
         text.map(|text| text.check(|text| Aor::parse(&text).map_err(|error| error.to_string()))).transpose()
     }
@@ -150,28 +128,32 @@ impl Settings {
         option || self.layers.one(Key::Local, None).is_some_and(|local| local.value == "true")
     }
 
-    /// What the use cases need.
-    pub(super) fn access(&self) -> Access {
-        Access {
-            overlay: self.overlay.as_ref().map(|overlay| overlay.value.clone()),
-            descriptor: self.descriptor.clone(),
-            peers: self.peers.clone(),
-            socket: self.socket.clone(),
-            dns: self.dns.clone(),
-            home: self.home.clone(),
-            timeout: self.timeout,
-            family: self.family,
-        }
+    /// How to reach the overlay. `overlay` is the operand OVERLAY of tools that have one.
+    pub(super) fn access(&self, args: &AccessArgs, overlay: Option<&str>) -> Result<Access, SettingsError> {
+        let layers = &self.layers;
+        let timeout = layers.one(Key::Timeout, args.timeout.as_deref()).map(utf8).transpose()?;
+        let timeout = timeout.map(|text| text.check(|text| check::timeout(&text))).transpose()?;
+        Ok(Access {
+            overlay: self.overlay(overlay, args.overlay.as_deref())?.map(|overlay| overlay.value),
+            descriptor: layers.path(Key::Descriptor, args.descriptor.as_deref()),
+            peers: layers
+                .list(Key::Peer, &args.peer, |text| check::multiaddr(text, Purpose::Dial).map(|()| text.to_owned()))?,
+            socket: layers.path(Key::Socket, args.socket.as_deref()),
+            dns: layers.list(Key::Dns, &args.dns, check::dns_server)?,
+            home: self.home()?,
+            timeout: timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.value),
+            family: match (args.ipv4, args.ipv6) {
+                (true, _) => Family::V4,
+                (false, true) => Family::V6,
+                (false, false) => Family::Any,
+            },
+        })
     }
 }
 
 /// Checks values of an option that has no key in a file, such as `--expires`.
 pub(super) fn option<T>(name: &str, text: &str, check: impl Fn(&str) -> Result<T, String>) -> Result<T, SettingsError> {
     check(text).map_err(|why| SettingsError::Value { origin: name.to_owned(), why })
-}
-
-fn parse_overlay(text: String) -> Result<OverlayId, String> {
-    OverlayId::parse_local(&text).map_err(|error| error.to_string())
 }
 
 fn utf8(text: Sourced<OsString>) -> Result<Sourced<String>, SettingsError> {
@@ -194,10 +176,10 @@ struct Layers {
 }
 
 impl Layers {
-    fn read(common: &CommonArgs, env: &Env) -> Result<Self, SettingsError> {
+    fn read(config: Option<&Path>, env: &Env) -> Result<Self, SettingsError> {
         let variables = Key::ALL.into_iter().filter_map(|key| Some((key, env.variable(key.variable()?)?.to_owned())));
         let mut files = Vec::new();
-        if let Some(path) = &common.config {
+        if let Some(path) = config {
             let shown = path.display().to_string();
             let missing =
                 || SettingsError::Value { origin: "--config".to_owned(), why: format!("there is no {shown}") };
@@ -290,86 +272,82 @@ mod tests {
         (dir, env)
     }
 
-    fn resolve(common: &CommonArgs, env: &Env) -> Settings {
-        Settings::resolve(common, None, env).unwrap()
+    fn read(env: &Env) -> Settings {
+        Settings::read(&HomeArgs::default(), env).unwrap()
     }
 
-    fn error(common: &CommonArgs, env: &Env) -> String {
-        Settings::resolve(common, None, env).unwrap_err().to_string()
+    fn access(args: &AccessArgs, env: &Env) -> Result<Access, String> {
+        let settings = Settings::read(&HomeArgs::default(), env).map_err(|error| error.to_string())?;
+        settings.access(args, None).map_err(|error| error.to_string())
     }
 
     #[test]
     fn each_layer_outranks_the_next() {
-        let overlay = |settings: &Settings| {
-            let overlay = settings.overlay().unwrap();
-            (overlay.value.to_string(), overlay.origin.clone())
+        let overlay = |env: &Env, operand, option| {
+            let overlay = read(env).overlay(operand, option).unwrap().unwrap();
+            (overlay.value.to_string(), overlay.origin)
         };
-        let (_dir, env) = world("", "overlay = 'user.org'");
-        let settings = resolve(&CommonArgs::default(), &env);
-        assert_eq!(overlay(&settings).0, "user.org");
-        assert!(overlay(&settings).1.ends_with("/.config/p2psip/config.toml"));
+        let (dir, env) = world("", "overlay = 'user.org'");
+        let path = dir.path().join("home/.config/p2psip/config.toml");
+        assert_eq!(overlay(&env, None, None), ("user.org".to_owned(), format!("overlay in {}", path.display())));
 
         let (_dir, env) = world("overlay = 'project.org'", "overlay = 'user.org'");
-        assert_eq!(
-            overlay(&resolve(&CommonArgs::default(), &env)),
-            ("project.org".to_owned(), "overlay in ./p2psip.toml".to_owned())
-        );
-
+        assert_eq!(overlay(&env, None, None), ("project.org".to_owned(), "overlay in ./p2psip.toml".to_owned()));
         let env = env.with("P2PSIP_OVERLAY", "variable.org");
-        assert_eq!(
-            overlay(&resolve(&CommonArgs::default(), &env)),
-            ("variable.org".to_owned(), "P2PSIP_OVERLAY".to_owned())
-        );
-
-        let common = CommonArgs { overlay: Some("option.org".to_owned()), ..CommonArgs::default() };
-        assert_eq!(overlay(&resolve(&common, &env)), ("option.org".to_owned(), "--overlay".to_owned()));
-
-        let settings = Settings::resolve(&common, Some("operand.org"), &env).unwrap();
-        assert_eq!(overlay(&settings), ("operand.org".to_owned(), "OVERLAY".to_owned()));
+        assert_eq!(overlay(&env, None, None), ("variable.org".to_owned(), "P2PSIP_OVERLAY".to_owned()));
+        let option = Some("option.org");
+        assert_eq!(overlay(&env, None, option), ("option.org".to_owned(), "--overlay".to_owned()));
+        let operand = Some("operand.org");
+        assert_eq!(overlay(&env, operand, option), ("operand.org".to_owned(), "OVERLAY".to_owned()));
     }
 
     #[test]
     fn an_error_says_where_the_value_came_from() {
-        let common = CommonArgs::default();
+        let error = |args: &AccessArgs, env: &Env| access(args, env).unwrap_err();
+        let args = AccessArgs::default();
         let (_dir, env) = world("timeout = 0", "");
-        assert!(error(&common, &env).starts_with("timeout in ./p2psip.toml: '0' is not a time"));
+        assert!(error(&args, &env).starts_with("timeout in ./p2psip.toml: '0' is not a time"));
         let (_dir, env) = world("", "");
-        assert!(error(&common, &env.clone().with("P2PSIP_PEER", "/ip4/1/tcp/2")).starts_with("P2PSIP_PEER: '/ip4/1"));
-        let common = CommonArgs { dns: vec!["localhost".to_owned()], ..CommonArgs::default() };
-        assert!(error(&common, &env).starts_with("--dns: 'localhost' is not a DNS server"));
-        let common = CommonArgs { config: Some("nowhere.toml".into()), ..CommonArgs::default() };
-        assert_eq!(error(&common, &env), "--config: there is no nowhere.toml");
+        let wrong = env.clone().with("P2PSIP_PEER", "/ip4/1/tcp/2");
+        assert!(error(&args, &wrong).starts_with("P2PSIP_PEER: '/ip4/1"));
+        let args = AccessArgs { dns: vec!["localhost".to_owned()], ..AccessArgs::default() };
+        assert!(error(&args, &env).starts_with("--dns: 'localhost' cannot be used"));
+        let args = HomeArgs { config: Some("nowhere.toml".into()), ..HomeArgs::default() };
+        let error = Settings::read(&args, &env).unwrap_err();
+        assert_eq!(error.to_string(), "--config: there is no nowhere.toml");
     }
 
     #[test]
     fn what_a_tool_does_not_use_cannot_stop_it() {
-        let (_dir, env) = world("listen = ['nonsense']", "");
-        let settings = resolve(&CommonArgs::default(), &env.with("P2PSIP_AOR", "nonsense"));
+        let (_dir, env) = world("listen = ['nonsense']\ndns = ['nonsense']", "");
+        let settings = read(&env.with("P2PSIP_AOR", "nonsense"));
+        assert!(settings.home().is_ok());
+        assert!(settings.overlay(None, None).unwrap().is_none());
         assert!(settings.aor(None).is_err());
         assert!(settings.listen(&[]).is_err());
+        assert!(settings.access(&AccessArgs::default(), None).is_err());
     }
 
     #[test]
     fn lists_in_variables_are_split_and_lists_replace_each_other() {
         let (_dir, env) = world("dns = ['192.0.2.1']", "");
-        assert_eq!(resolve(&CommonArgs::default(), &env).access().dns.len(), 1);
+        let args = AccessArgs::default();
+        assert_eq!(access(&args, &env).unwrap().dns.len(), 1);
         let env = env.with("P2PSIP_DNS", "192.0.2.2, 192.0.2.3:5353\t[::1]");
-        let dns = resolve(&CommonArgs::default(), &env).access().dns;
-        assert_eq!(
-            dns.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["192.0.2.2:53", "192.0.2.3:5353", "[::1]:53"]
-        );
+        let dns = access(&args, &env).unwrap().dns;
+        let dns = dns.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(dns, ["192.0.2.2:53", "192.0.2.3:5353", "[::1]:53"]);
     }
 
     #[test]
     fn paths_in_a_file_are_relative_to_it() {
         let (dir, env) = world("descriptor = 'd.toml'\nsocket = '~/m.sock'", "home = 'keys'");
-        let access = resolve(&CommonArgs::default(), &env).access();
+        let access = access(&AccessArgs::default(), &env).unwrap();
         assert_eq!(access.descriptor.unwrap(), dir.path().join("here/d.toml"));
         assert_eq!(access.socket.unwrap(), dir.path().join("home/m.sock"));
         assert_eq!(access.home, dir.path().join("home/.config/p2psip/keys"));
-        let common = CommonArgs { home: Some("typed".into()), ..CommonArgs::default() };
-        assert_eq!(resolve(&common, &env).access().home, Path::new("typed"));
+        let args = HomeArgs { home: Some("typed".into()), ..HomeArgs::default() };
+        assert_eq!(Settings::read(&args, &env).unwrap().home().unwrap(), Path::new("typed"));
     }
 
     #[test]
@@ -377,23 +355,21 @@ mod tests {
         let (dir, env) = world("overlay = 'project.org'", "timeout = 1");
         let path = dir.path().join("other.toml");
         std::fs::write(&path, "aor = 'sip:alice@other.org'").unwrap();
-        let common = CommonArgs { config: Some(path), ..CommonArgs::default() };
-        let settings = resolve(&common, &env);
-        assert!(settings.overlay().is_none());
-        assert_eq!(settings.access().timeout, DEFAULT_TIMEOUT);
+        let args = HomeArgs { config: Some(path), ..HomeArgs::default() };
+        let settings = Settings::read(&args, &env).unwrap();
+        assert!(settings.overlay(None, None).unwrap().is_none());
+        assert_eq!(settings.access(&AccessArgs::default(), None).unwrap().timeout, DEFAULT_TIMEOUT);
         assert_eq!(settings.aor(None).unwrap().unwrap().value.to_string(), "sip:alice@other.org");
     }
 
     #[test]
     fn the_home_follows_the_base_directory_specification() {
-        let home = |env: &Env| Settings::resolve(&CommonArgs::default(), None, env).map(|s| s.home().to_owned());
         let env = Env::new("/nowhere").with("HOME", "/nowhere/alice");
-        assert_eq!(home(&env).unwrap(), Path::new("/nowhere/alice/.local/share/p2psip"));
-        assert_eq!(home(&env.clone().with("XDG_DATA_HOME", "/data")).unwrap(), Path::new("/data/p2psip"));
-        assert_eq!(
-            home(&env.with("XDG_DATA_HOME", "relative")).unwrap(),
-            Path::new("/nowhere/alice/.local/share/p2psip")
-        );
-        assert_eq!(home(&Env::new("/nowhere")), Err(SettingsError::NoHome));
+        assert_eq!(read(&env).home().unwrap(), Path::new("/nowhere/alice/.local/share/p2psip"));
+        let elsewhere = env.clone().with("XDG_DATA_HOME", "/data");
+        assert_eq!(read(&elsewhere).home().unwrap(), Path::new("/data/p2psip"));
+        let relative = env.with("XDG_DATA_HOME", "relative");
+        assert_eq!(read(&relative).home().unwrap(), Path::new("/nowhere/alice/.local/share/p2psip"));
+        assert_eq!(read(&Env::new("/nowhere")).home(), Err(SettingsError::NoHome));
     }
 }

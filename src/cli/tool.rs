@@ -56,7 +56,11 @@ impl Tool {
         for Example { line, does } in self.examples {
             after.push_str(&format!("\n  {line:width$}  # {does}"));
         }
-        (self.bare)().version(env!("CARGO_PKG_VERSION")).after_help(after)
+        (self.bare)()
+            .bin_name(self.name)
+            .disable_help_subcommand(true)
+            .version(env!("CARGO_PKG_VERSION"))
+            .after_help(after)
     }
 }
 
@@ -136,7 +140,7 @@ fn unparsed(error: &clap::Error, coloured: bool, output: &mut Output<'_, '_>) ->
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let text = error.render();
         let text = if coloured { text.ansi().to_string() } else { text.to_string() };
-        return output.text(&text).map(|()| 0);
+        return output.text(&format!("{}\n", text.trim_end())).map(|()| 0);
     }
     Err(Failure::usage(one_line(&error.render().to_string())).into())
 }

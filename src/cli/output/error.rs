@@ -4,7 +4,12 @@ use std::{error::Error as StdError, fmt, io};
 
 use anyhow::anyhow;
 
-use crate::{cli::settings::SettingsError, kind::Kind, name::NameError, ops::OpsError};
+use crate::{
+    cli::settings::SettingsError,
+    kind::Kind,
+    name::NameError,
+    ops::{OpsError, enroll::EnrollError},
+};
 
 /// What went wrong: a chain of causes, read as one line, and its kind, which is the exit code.
 #[derive(Debug)]
@@ -104,7 +109,7 @@ macro_rules! from_kinded {
         }
     )+};
 }
-from_kinded!(NameError, OpsError, SettingsError);
+from_kinded!(EnrollError, NameError, OpsError, SettingsError);
 
 /// Keeps an error's own line and drops its sources: the library's messages already say why, and would say it twice.
 fn one_line(error: impl StdError) -> anyhow::Error {

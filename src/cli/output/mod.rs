@@ -18,6 +18,7 @@ use self::{
     table::Grid,
 };
 use super::{args::CommonArgs, io::Env, io::Io};
+use crate::clock::UnixMs;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +123,11 @@ impl<'io, 'streams> Output<'io, 'streams> {
     /// How results are printed.
     pub(super) const fn format(&self) -> Format {
         self.format
+    }
+
+    /// Whether results are coloured.
+    pub(super) const fn is_coloured(&self) -> bool {
+        self.out.0
     }
 
     /// The streams, for what is not printing.
@@ -247,6 +253,14 @@ pub(super) fn shortened(text: &str, characters: usize) -> String {
     }
 }
 
+/// A day and time in UTC, `2026-11-23 07:00 UTC`; milliseconds where no calendar reaches.
+pub(super) fn date(at: UnixMs) -> String {
+    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    let seconds = i64::try_from(at.0 / 1_000).ok();
+    let time = seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(format).ok()).unwrap_or_else(|| format!("{at} ms"))
+}
+
 /// `1 record`, `2 records`.
 pub(super) fn count(number: impl TryInto<u64>, thing: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
@@ -271,6 +285,12 @@ mod tests {
         ] {
             assert_eq!(span(ms), words);
         }
+    }
+
+    #[test]
+    fn dates_are_in_utc() {
+        assert_eq!(date(UnixMs(1_795_417_261_999)), "2026-11-23 07:01 UTC");
+        assert_eq!(date(UnixMs(u64::MAX)), "18446744073709551615 ms");
     }
 
     #[test]

@@ -1,0 +1,99 @@
+//! What only a process of its own can show: signals, pipes and exit codes as a shell sees them.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long a process may take for anything; generous, because test machines are busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running tool, which does not outlive its test.
+struct Tool(Child);
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Tool {
+    fn start(binary: &str, arguments: &[&str], home: &Path) -> Self {
+        let mut command = Command::new(binary);
+        command.args(arguments).env_clear().env("HOME", home).current_dir(home);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().unwrap())
+    }
+
+    /// The first line on standard error: the tool is at work.
+    fn first_error_line(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.0.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    /// The first line on standard output.
+    fn first_line(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// The exit code; a tool that a signal killed has none.
+    fn exit(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still running");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn waiting_for_standard_input_can_be_interrupted() {
+    let home = tempfile::tempdir().unwrap();
+    for signal in ["INT", "TERM"] {
+        let mut tool = Tool::start(env!("CARGO_BIN_EXE_p2p-lookup"), &["-"], home.path());
+        // What it says about the first line shows that it has begun.
+        tool.0.stdin.as_mut().unwrap().write_all(b"nonsense\n").unwrap();
+        assert!(tool.first_error_line().contains("'nonsense' names nothing"));
+        tool.signal(signal);
+        assert_eq!(tool.exit(), Some(130), "{signal}");
+    }
+}
+
+#[test]
+fn a_member_leaves_in_order_at_either_signal_and_the_code_tells_which() {
+    for (signal, code) in [("TERM", 0), ("INT", 130)] {
+        let home = tempfile::tempdir().unwrap();
+        let arguments = ["--local", "testnet", "--short", "--listen", "/ip4/127.0.0.1/tcp/0", "--home", "home"];
+        let mut tool = Tool::start(env!("CARGO_BIN_EXE_p2p-join"), &arguments, home.path());
+        let address = tool.first_line();
+        assert!(address.starts_with("/ip4/127.0.0.1/tcp/") && address.contains("/p2p/12D3KooW"), "{address}");
+        let socket = home.path().join("home/member.sock");
+        assert!(socket.exists());
+        tool.signal(signal);
+        assert_eq!(tool.exit(), Some(code), "{signal}");
+        assert!(!socket.exists(), "a member that has left takes its socket along");
+    }
+}
+
+#[test]
+fn a_pipe_whose_reader_has_gone_ends_a_tool_quietly() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-join"));
+    let ended = command.arg("--print-config").env_clear().stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(0), ""));
+}
