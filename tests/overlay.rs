@@ -241,8 +241,11 @@ fn a_local_overlay_needs_neither_domain_name_nor_preparation() {
     let joined = first.json();
     assert_eq!((&joined["overlay"], &joined["policy"]), (&"testnet".into(), &"open".into()));
     let address = joined["addresses"][0].as_str().unwrap().to_owned();
-    let second =
-        format!("{} --local testnet --peer {address} --descriptor {}/descriptor.toml", options("second"), home("first"));
+    let second = format!(
+        "{} --local testnet --peer {address} --descriptor {}/descriptor.toml",
+        options("second"),
+        home("first")
+    );
     let mut second = Staying::start(p2psip::cli::join::run, &second);
     assert_eq!(second.json()["peers"], 1);
     register(&format!("sip:carol@testnet --home {}", home("second"))).exits(0);

@@ -15,6 +15,9 @@ use crate::{
     record::MAX_ADDRESS,
 };
 
+/// Requests that one path waits for at the most, those left aside that have been hedged.
+const MAX_PARALLEL: usize = 3;
+
 /// The least time before a request is hedged, however fast the other peers are.
 const MIN_HEDGE: Duration = Duration::from_millis(20);
 
@@ -44,6 +47,8 @@ struct Survey {
     fresh: [Option<Distance>; MAX_PATHS as usize],
     /// Requests in flight that have not been hedged, by path.
     young: [usize; MAX_PATHS as usize],
+    /// Requests that stayed unanswered, by path.
+    silent: [usize; MAX_PATHS as usize],
     /// Whether somebody worth waiting for may still answer.
     pending: bool,
     /// Whether the `k` closest of all have answered.
@@ -208,18 +213,58 @@ impl Walk {
         self.answered().map(|candidate| PeerInfo { peer: candidate.peer, addresses: candidate.tried.clone() })
     }
 
+    /// What the paths that do not agree hold against the `k` closest that have answered: on each path that was told of
+    /// less than a third of those, a majority of the closest that were told of there and have answered. Nobody as a
+    /// rule; whom a liar crowds out, if there is one.
+    pub fn dissent(&self) -> Vec<PeerId> {
+        let k = self.config.k;
+        let mut dissent = Vec::new();
+        for path in (0..self.config.paths).filter(|path| self.led() & bit(*path) != 0) {
+            let told = |candidate: &&Candidate| candidate.paths() & bit(path) != 0;
+            if 3 * self.answered().take(k).filter(told).count() < self.answered().take(k).count() {
+                dissent.extend(self.answered().filter(told).map(|candidate| candidate.peer).take(k / 2 + 1));
+            }
+        }
+        dissent
+    }
+
+    /// Peers that are known to exist and have not been asked, nearest first, each with the addresses heard first.
+    pub fn unasked(&self) -> impl Iterator<Item = PeerInfo> + '_ {
+        let unasked = self.candidates.values().filter(|candidate| candidate.visit.is_none() && candidate.is_credible());
+        unasked.filter_map(|candidate| {
+            let offer = candidate.offers.first()?;
+            Some(PeerInfo { peer: candidate.peer, addresses: offer.addresses.clone() })
+        })
+    }
+
     /// The place of a peer among those that have answered, 0 for the nearest; `None` if it has not.
     pub fn rank(&self, peer: &PeerId) -> Option<usize> {
         self.answered().position(|candidate| candidate.peer == *peer)
     }
 
-    /// The peers that speak for the position: the `k` closest that have answered, nearest first, provided that they
-    /// are among the `3k` closest known to exist. Where most of those are silent, the ones that answer are too far
-    /// away to know.
+    /// The `k` closest peers that have answered, nearest first.
     pub fn storers(&self) -> impl Iterator<Item = PeerId> + '_ {
-        let known = self.candidates.values().filter(|candidate| candidate.is_credible()).take(3 * self.config.k);
-        let answered = known.filter(|candidate| candidate.state == State::Answered);
-        answered.map(|candidate| candidate.peer).take(self.config.k)
+        self.answered().map(|candidate| candidate.peer).take(self.config.k)
+    }
+
+    /// Whether a majority of the closest peers agrees, over two paths at least, or as many as led anywhere if those
+    /// are fewer; `others` more agree of whom the walk does not know.
+    ///
+    /// On each path it takes a majority of `k`, or of the peers known to exist if those are fewer, out of the `k` closest
+    /// that were told of there and have answered. They must be among the `3k` closest told of: where most of those are
+    /// silent, the ones that answer are too far away to know.
+    pub fn is_agreed(&self, others: usize, agrees: impl Fn(&PeerId) -> bool) -> bool {
+        let k = self.config.k;
+        let known = self.known();
+        let on_path = |path: u8| {
+            let told = || self.candidates.values().filter(move |candidate| candidate.paths() & bit(path) != 0);
+            let answered = told().take(3 * k).filter(|candidate| candidate.state == State::Answered);
+            let agreeing = answered.take(k).filter(|candidate| agrees(&candidate.peer)).count() + others;
+            agreeing > (told().count().max(known) + others).min(k) / 2
+        };
+        let led = self.led();
+        let agreed = (0..self.config.paths).filter(|path| led & bit(*path) != 0 && on_path(*path)).count();
+        led != 0 && agreed >= usize::min(2, led.count_ones() as usize)
     }
 
     /// How many peers are known to exist, as far as this walk has seen: seeds, peers that have answered, and peers of
@@ -239,9 +284,7 @@ impl Walk {
     pub fn is_confirmed<'a>(&self, peers: impl IntoIterator<Item = &'a PeerId>) -> bool {
         let told = peers.into_iter().filter_map(|peer| self.candidates.get(&self.distance(peer)));
         let told = told.fold(0, |bits, candidate| bits | candidate.paths());
-        let led = self.answered().filter_map(|candidate| self.visit_of(candidate));
-        let led = led.fold(0, |bits, visit| bits | bit(visit.path));
-        told.count_ones() >= led.count_ones().clamp(1, 2)
+        told.count_ones() >= self.led().count_ones().clamp(1, 2)
     }
 
     /// Whether a peer that stands closer to the target than `peer` may still answer soon.
@@ -282,6 +325,16 @@ impl Walk {
         candidate.visit.and_then(|visit| self.visits.get(visit))
     }
 
+    /// The paths that led anywhere, as bits: where somebody has answered.
+    fn led(&self) -> u8 {
+        let visits = self.answered().filter_map(|candidate| self.visit_of(candidate));
+        visits.fold(0, |bits, visit| bits | bit(visit.path))
+    }
+
+    fn path_asked(&self, candidate: &Candidate) -> Option<usize> {
+        self.visit_of(candidate).map(|visit| visit.path.into())
+    }
+
     fn end(&mut self, end: End, now: Instant) -> Step {
         self.ended = Some((end, now));
         Step::Done(end)
@@ -310,6 +363,7 @@ impl Walk {
         let (hedge, patience) = (self.hedge(), self.patience());
         let k = self.config.k;
         let has_quorum = self.answered().count() > self.known().min(k) / 2;
+        // Whoever is silent holds up the end for longer if there is no majority without it.
         // Besides the k closest of all, each path asks a majority of the k closest that it was told of itself: what
         // others say is closest may not exist.
         let majority = k / 2 + 1;
@@ -341,22 +395,27 @@ impl Walk {
             }
             let counts = match candidate.state {
                 State::Fresh => askable,
-                State::Failed(_) => false,
+                State::Failed(_) => {
+                    if let Some(silent) = self.path_asked(candidate).and_then(|path| survey.silent.get_mut(path)) {
+                        *silent += 1;
+                    }
+                    false
+                }
                 State::Answered => {
                     answered += usize::from(of_all);
                     true
                 }
                 State::Asked(at) => {
-                    let path = self.visit_of(candidate).map_or(0, |visit| usize::from(visit.path));
-                    if let Some(young) = survey.young.get_mut(path).filter(|_| now < at + hedge) {
-                        *young += 1;
+                    let counter = if now < at + hedge { &mut survey.young } else { &mut survey.silent };
+                    if let Some(counter) = self.path_asked(candidate).and_then(|path| counter.get_mut(path)) {
+                        *counter += 1;
                     }
-                    let counts = now < at + patience;
-                    survey.pending |= matters && (counts || !has_quorum);
+                    survey.pending |= matters && (now < at + patience || !has_quorum);
                     wake(at + hedge);
                     wake(at + patience);
                     wake(at + self.config.request_timeout);
-                    counts
+                    // The next closest takes its place, until it answers after all.
+                    now < at + hedge
                 }
             };
             if counts {
@@ -370,10 +429,12 @@ impl Walk {
         survey
     }
 
-    /// Asks the closest candidate of a path that has nobody to wait for.
+    /// Asks the closest candidate of a path that has nobody to wait for. A path that has met with silence waits for
+    /// more than one at a time: most likely it is not the last time.
     fn ask(&mut self, survey: &Survey, now: Instant) -> Option<Ask> {
-        let mut idle = (0..).zip(survey.fresh.iter().zip(survey.young)).filter(|(_, (_, young))| *young == 0);
-        let (path, distance) = idle.find_map(|(path, (fresh, _))| fresh.map(|distance| (path, distance)))?;
+        let paths = (0..).zip(survey.fresh).zip(survey.young.iter().zip(survey.silent));
+        let mut idle = paths.filter(|(_, (young, silent))| **young < (1 + silent).min(MAX_PARALLEL));
+        let (path, distance) = idle.find_map(|((path, fresh), _)| fresh.map(|distance| (path, distance)))?;
         let candidate = self.candidates.get_mut(&distance)?;
         let offer = candidate.offer_to(path)?;
         let untried = offer.addresses.iter().filter(|address| !candidate.tried.contains(address));
@@ -563,19 +624,20 @@ mod tests {
     #[test]
     fn a_silent_peer_costs_its_path_a_hedge_and_its_late_answer_counts() {
         let now = Instant::now();
-        let known = peers(4);
-        let mut walk = Walk::new(target(), known.clone(), None, WalkConfig { paths: 1, ..config(4) }, now);
+        let known = peers(6);
+        let mut walk = Walk::new(target(), known.clone(), None, WalkConfig { paths: 1, ..config(6) }, now);
         assert_eq!(names(&asks(&mut walk, now).0), known[..1]);
         assert!(asks(&mut walk, now + 149 * MS).0.is_empty());
-        assert_eq!(names(&asks(&mut walk, now + 150 * MS).0), known[1..2]);
+        assert_eq!(names(&asks(&mut walk, now + 150 * MS).0), known[1..3], "once bitten, twice shy");
         // One quick answer shortens the hedge to its least.
         walk.on_reply(&known[1].peer, vec![], now + 152 * MS);
-        assert_eq!(names(&asks(&mut walk, now + 152 * MS).0), known[2..3]);
-        assert_eq!(names(&asks(&mut walk, now + 172 * MS).0), known[3..4]);
-        assert_eq!(walk.silent(now + 173 * MS), 2);
-        walk.on_reply(&known[0].peer, vec![], now + 180 * MS);
+        assert_eq!(names(&asks(&mut walk, now + 152 * MS).0), known[3..4]);
+        assert_eq!(walk.silent(now + 152 * MS), 1);
+        assert_eq!(names(&asks(&mut walk, now + 170 * MS).0), known[4..6], "and now it waits for three");
+        assert_eq!(walk.silent(now + 171 * MS), 2);
+        walk.on_reply(&known[0].peer, vec![], now + 171 * MS);
         assert_eq!(walk.rank(&known[0].peer), Some(0));
-        assert_eq!(walk.silent(now + 180 * MS), 1);
+        assert_eq!(walk.silent(now + 171 * MS), 1);
     }
 
     #[test]
