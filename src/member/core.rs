@@ -196,6 +196,11 @@ impl Core {
         self.network.table().rank(position, &self.network.peer().position()) < 2 * self.replication()
     }
 
+    /// Verifies a record, whose it may be.
+    pub(super) fn verify(&self, envelope: &[u8]) -> Result<VerifiedRecord, Refusal> {
+        self.trust.verify(envelope, None, UnixMs::now())
+    }
+
     /// Verifies and stores a record.
     pub(super) fn accept(&self, envelope: &[u8], from: Option<PeerId>) -> StoreReply {
         let now = UnixMs::now();
