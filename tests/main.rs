@@ -1,8 +1,10 @@
 //! The integration tests, in one binary: linking it once is what takes the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod behaviour;
 mod cli;
 mod enroll;
+mod forge;
 mod json_schema;
 mod layers;
 mod overlay;
