@@ -5,6 +5,7 @@ mod behaviour;
 mod cli;
 mod enroll;
 mod forge;
+mod hostile;
 mod json_schema;
 mod layers;
 mod overlay;

@@ -12,17 +12,6 @@ use p2psip::{
 
 use crate::world::{LIFETIME, Staying, TestWorld, User, eventually, join, lookup, register};
 
-/// The three ways to ask, as options: the member on this machine, a remote one, the storers themselves.
-fn ways(world: &TestWorld, user: &User) -> [(&'static str, String); 3] {
-    let (own, peers) = (user.options(), world.peers());
-    let home = format!("--home {}", user.home.folder().display());
-    [
-        ("socket", format!("--via socket {own}")),
-        ("peer", format!("--via peer {peers} {home}")),
-        ("walk", format!("--via walk {peers} {home}")),
-    ]
-}
-
 fn contact(user: &User) -> String {
     format!("{} --contact sip:phone@192.0.2.1 {}", user.aor, user.options())
 }
@@ -32,7 +21,7 @@ fn users_are_found_by_every_way_of_asking() {
     let world = TestWorld::shared();
     let user = world.user("found");
     register(&contact(&user)).exits(0);
-    for (via, options) in ways(world, &user) {
+    for (via, options) in world.ways(&user) {
         let ran = lookup(&format!("--json {options} {}", user.aor)).exits(0);
         let json = ran.json();
         assert_eq!((&json["status"], &json["via"]), (&"found".into(), &via.into()), "{json}");
@@ -54,14 +43,14 @@ fn services_are_found_under_the_overlays_own_uris() {
     };
     // The lab's first three members are its users', the next two proxy peers, the next two TURN servers.
     for (uri, expected) in [("sip:p2psip.org", providers(3..5)), ("turn:p2psip.org", providers(5..7))] {
-        for (via, options) in ways(world, &user) {
+        for (via, options) in world.ways(&user) {
             let json = lookup(&format!("--json {options} {uri}")).exits(0).json();
             let offers = json["records"].as_array().unwrap().iter().map(|record| &record["offer"]["peer"]);
             let found = offers.map(|peer| peer.as_str().unwrap().to_owned()).collect();
             assert_eq!(expected, found, "{uri} by {via}: {json}");
         }
     }
-    for (_, options) in ways(world, &user) {
+    for (_, options) in world.ways(&user) {
         let json = lookup(&format!("--json {options} teredo:p2psip.org")).exits(1).json();
         assert_eq!((&json["status"], &json["storers"]), (&"not-found".into(), &5.into()), "{json}");
     }
@@ -71,7 +60,7 @@ fn services_are_found_under_the_overlays_own_uris() {
 fn what_was_never_registered_is_proven_absent() {
     let world = TestWorld::shared();
     let user = world.user("nobody");
-    for (via, options) in ways(world, &user) {
+    for (via, options) in world.ways(&user) {
         let ran = lookup(&format!("{options} {}", user.aor)).exits(1);
         assert_eq!(ran.out, "", "{via}");
         assert!(ran.err.contains("not found: 5 storers answered and none has it"), "{via}: {}", ran.err);
@@ -137,7 +126,7 @@ fn a_registration_ends_when_it_expires() {
     let json = register(&format!("--json --expires 1 {}", contact(&user))).exits(0).json();
     let expires = UnixMs(json["expires_at_ms"].as_u64().unwrap());
     eventually("it has expired", || UnixMs::now() > expires);
-    for (via, options) in ways(world, &user) {
+    for (via, options) in world.ways(&user) {
         let ran = lookup(&format!("{options} {}", user.aor));
         assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{via}: {ran:?}");
     }
@@ -165,7 +154,7 @@ fn what_was_removed_does_not_come_back_by_a_replay() {
         }
     }
     assert!(held >= 5, "{held} of {} refused the old record as older", held + others);
-    for (via, options) in ways(world, &user) {
+    for (via, options) in world.ways(&user) {
         let ran = lookup(&format!("{options} {}", user.aor));
         assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{via}: {ran:?}");
     }
@@ -271,7 +260,7 @@ fn in_a_large_overlay_lookups_take_several_hops_and_few_members_hold_a_record() 
     for user in &users {
         let (holders, members) = (world.holders(&user.name()).len(), world.world.members().len());
         assert!((5..=10).contains(&holders), "{holders} of {members} hold it");
-        for (via, options) in ways(&world, user) {
+        for (via, options) in world.ways(user) {
             let json = lookup(&format!("--json {options} {}", user.aor)).exits(0).json();
             assert_eq!(json["records"][0]["instance"], user.key.instance().to_string(), "{via}: {json}");
             if via == "walk" {
@@ -282,7 +271,7 @@ fn in_a_large_overlay_lookups_take_several_hops_and_few_members_hold_a_record() 
     let at_least = |n: u64| hops.iter().filter(|hops| **hops >= n).count();
     assert!(at_least(2) > hops.len() / 2 && at_least(3) > 0, "{hops:?}");
     let absent = world.user("absent");
-    for (via, options) in ways(&world, &absent) {
+    for (via, options) in world.ways(&absent) {
         let ran = lookup(&format!("{options} {}", absent.aor));
         assert_eq!(ran.code, 1, "{via}: {ran:?}");
     }

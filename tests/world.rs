@@ -75,8 +75,12 @@ impl TestWorld {
     /// A new user of the overlay, whose name nobody else has.
     pub fn user(&self, stem: &str) -> User {
         static USERS: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{stem}-{}", USERS.fetch_add(1, Ordering::Relaxed));
-        self.device(&name, &Aor::parse(&format!("sip:{name}@{}", self.world.descriptor().overlay())).unwrap())
+        self.user_named(&format!("{stem}-{}", USERS.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A new user of the overlay.
+    pub fn user_named(&self, name: &str) -> User {
+        self.device(name, &Aor::parse(&format!("sip:{name}@{}", self.world.descriptor().overlay())).unwrap())
     }
 
     /// One more device of a user, with a home of its own.
@@ -90,6 +94,17 @@ impl TestWorld {
     /// `--peer` options that lead to three members.
     pub fn peers(&self) -> String {
         self.world.entries().iter().map(|entry| format!("--peer {entry} ")).collect()
+    }
+
+    /// The three ways to ask, as options: the member on this machine, a remote one, the storers themselves.
+    pub fn ways(&self, user: &User) -> [(&'static str, String); 3] {
+        let (own, peers) = (user.options(), self.peers());
+        let home = format!("--home {}", user.home.folder().display());
+        [
+            ("socket", format!("--via socket {own}")),
+            ("peer", format!("--via peer {peers} {home}")),
+            ("walk", format!("--via walk {peers} {home}")),
+        ]
     }
 
     /// A process of its own that asks members.
