@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 pub enum Policy {
     /// Records of keys that the overlay's CA has certified for their names.
     Enrolled,
-    /// Records of any key; a reader can only tell that one key signed them all.
+    /// Records of any key: anybody may claim an AOR and offer a service, and a reader can only tell which key signed.
     Open,
 }
 

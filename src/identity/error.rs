@@ -143,6 +143,20 @@ pub enum IdentityError {
         /// ` (process N)` where that is known.
         holder: String,
     },
+    /// The last record was written so far ahead of the clock that a new one would be refused everywhere.
+    #[error(
+        "{path} dates the last record {}, which is {} h ahead of the clock: set the clock if it is wrong; if it is \
+         right, remove the file",
+        rfc3339(*.last), .last.0.saturating_sub(.now.0) / 3_600_000
+    )]
+    ClockBehind {
+        /// The file of the last sequence number.
+        path: String,
+        /// What it holds.
+        last: UnixMs,
+        /// What the clock says.
+        now: UnixMs,
+    },
     /// The operating system refused.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -170,7 +184,8 @@ impl IdentityError {
             Self::Revocations { .. } | Self::Revoked { .. } => Kind::Untrusted,
             Self::Descriptor { .. } | Self::Request { .. } | Self::Exists { .. } | Self::Missing { .. } => Kind::Usage,
             Self::Format { .. } | Self::KeyMismatch { .. } | Self::Unknown { .. } => Kind::Usage,
-            Self::Exposed { .. } | Self::Locked { .. } | Self::Io { .. } | Self::Entropy { .. } => Kind::Local,
+            Self::Exposed { .. } | Self::Locked { .. } | Self::ClockBehind { .. } => Kind::Local,
+            Self::Io { .. } | Self::Entropy { .. } => Kind::Local,
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use crate::{
 
 /// Permission bits of the folder: its socket and keys are the owner's alone.
 const FOLDER_MODE: u32 = 0o700;
+/// How far the last sequence may be ahead of the clock: more is no correction of a clock but a clock that was wrong.
+const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// The longest file of pins.
 const MAX_PINS: u64 = 1024 * 1024;
 
@@ -220,9 +223,10 @@ impl Home {
     }
 
     /// The sequence number for the next record written from here: the time in milliseconds, but always larger than
-    /// the last one, whatever the clock does. It is on disk before it is returned.
+    /// the last one, even if the clock was set back. It is on disk before it is returned.
     ///
     /// # Errors
+    /// [`IdentityError::ClockBehind`] if the last one is more than 24 hours ahead of `now`;
     /// [`IdentityError::Format`] if the file was damaged, [`IdentityError::Io`].
     pub fn next_sequence(&self, now: UnixMs) -> Result<u64, IdentityError> {
         let _only = self.hold("last-sequence.lock")?;
@@ -237,6 +241,10 @@ impl Home {
                             why: "it is damaged; remove it if the clock is right".to_owned(),
                         }
                     })?;
+                if UnixMs(last) > now.after(MAX_AHEAD) {
+                    let path = path.display().to_string();
+                    return Err(IdentityError::ClockBehind { path, last: UnixMs(last), now });
+                }
                 now.0.max(last.saturating_add(1))
             }
             None => now.0,
@@ -301,8 +309,6 @@ pub(super) fn make_private_folder(folder: &Path) -> Result<(), IdentityError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::kind::Kind;
 
@@ -354,10 +360,30 @@ mod tests {
         assert_eq!(home.next_sequence(NOW).unwrap(), NOW.0);
         assert_eq!(home.next_sequence(NOW).unwrap(), NOW.0 + 1);
         let again = Home::open(home.folder(), false).unwrap();
-        assert_eq!(again.next_sequence(NOW.before(DAY)).unwrap(), NOW.0 + 2);
+        assert_eq!(again.next_sequence(NOW.before(DAY / 2)).unwrap(), NOW.0 + 2);
         assert_eq!(again.next_sequence(NOW.after(DAY)).unwrap(), NOW.after(DAY).0);
         fs::write(home.sequence_path(), "many").unwrap();
         assert!(matches!(home.next_sequence(NOW), Err(IdentityError::Format { .. })));
+    }
+
+    #[test]
+    fn a_sequence_more_than_a_day_ahead_means_that_a_clock_is_wrong() {
+        let (_folder, home) = home();
+        assert_eq!(home.next_sequence(NOW.after(DAY)).unwrap(), NOW.after(DAY).0);
+        assert_eq!(home.next_sequence(NOW).unwrap(), NOW.after(DAY).0 + 1, "exactly a day ahead");
+        let error = home.next_sequence(NOW).unwrap_err();
+        assert_eq!(error.kind(), Kind::Local);
+        let text = error.to_string();
+        assert!(text.starts_with(&home.sequence_path().display().to_string()), "{text}");
+        assert!(text.contains("2027-01-16T08:00:00Z, which is 24 h ahead of the clock: set"), "{text}");
+        assert!(!text.contains('\n') && !text.contains("  "), "{text}");
+        for damaged in [u64::MAX, u64::MAX - 1] {
+            fs::write(home.sequence_path(), damaged.to_string()).unwrap();
+            assert!(matches!(home.next_sequence(NOW), Err(IdentityError::ClockBehind { .. })));
+        }
+        assert_eq!(home.next_sequence(UnixMs(u64::MAX - 2)).unwrap(), u64::MAX);
+        fs::remove_file(home.sequence_path()).unwrap();
+        assert_eq!(home.next_sequence(NOW).unwrap(), NOW.0);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod authority;
 mod certificate;
+pub(crate) mod cose;
 mod credentials;
 mod descriptor;
 mod document;

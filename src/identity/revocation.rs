@@ -2,16 +2,20 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use coset::{Algorithm, CborSerializable, CoseSign1, CoseSign1Builder, Header, HeaderBuilder, iana};
 use serde::{Deserialize, Serialize};
 
-use super::{Certificate, IdentityError, SecretKey};
+use super::{
+    Certificate, IdentityError, SecretKey,
+    cose::{self, Form},
+};
 use crate::{clock::UnixMs, name::OverlayId};
 
 /// The largest list with its signature.
 pub const MAX_BYTES: usize = 64 * 1024;
-/// Bound into the signature, so that nothing else the CA signs can pass as a list.
-const CONTEXT: &[u8] = b"p2psip revocation list 1";
+/// How a list is signed. The reader knows the CA's key.
+const FORM: Form = Form { context: b"p2psip revocation list 1", tagged: false };
+/// Characters of a wrong serial number that are shown.
+const MAX_SHOWN: usize = 40;
 
 /// A revocation list that the overlay's CA has signed. One that exists has been verified. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,13 +52,7 @@ impl RevocationList {
         content.check()?;
         let mut payload = Vec::new();
         ciborium::into_writer(&content, &mut payload).map_err(|error| refused(error.to_string()))?;
-        let envelope = CoseSign1Builder::new()
-            .protected(HeaderBuilder::new().algorithm(iana::Algorithm::EdDSA).build())
-            .payload(payload)
-            .create_signature(CONTEXT, |message| ca.sign(message).to_vec())
-            .build()
-            .to_vec()
-            .map_err(|error| refused(error.to_string()))?;
+        let envelope = FORM.sign(None, payload, ca).map_err(refused)?;
         if envelope.len() > MAX_BYTES {
             return Err(refused(format!("with {} serials it is larger than 64 KiB", content.serials.len())));
         }
@@ -115,7 +113,11 @@ impl RevocationList {
 impl Content {
     fn check(&self) -> Result<(), IdentityError> {
         match self.serials.keys().find(|serial| !is_serial(serial)) {
-            Some(serial) => Err(refused(format!("'{serial}' is not a serial number in lower-case hexadecimal"))),
+            Some(serial) => {
+                // A peer may have sent it, and it ends up on terminals.
+                let shown: String = serial.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect();
+                Err(refused(format!("'{shown}' is not a serial number in lower-case hexadecimal")))
+            }
             None => Ok(()),
         }
     }
@@ -133,23 +135,14 @@ fn parse(envelope: &[u8]) -> Result<(RevocationList, Vec<u8>, Vec<u8>), Identity
     if envelope.len() > MAX_BYTES {
         return Err(refused("it is larger than 64 KiB"));
     }
-    let sign1 = CoseSign1::from_slice(envelope).map_err(|_| refused("it is not COSE_Sign1"))?;
-    if sign1.protected.header.alg != Some(Algorithm::Assigned(iana::Algorithm::EdDSA)) {
-        return Err(refused("its algorithm is not EdDSA"));
+    let opened = FORM.open(envelope).map_err(refused)?;
+    if opened.credentials.is_some() {
+        return Err(refused("it names its signer, which only the CA may be"));
     }
-    // What is not signed must not vary: one list, one encoding.
-    if sign1.unprotected != Header::default() || sign1.clone().to_vec().ok().as_deref() != Some(envelope) {
-        return Err(refused("it is not the one encoding of its content"));
-    }
-    let Some(payload) = &sign1.payload else { return Err(refused("it has no payload")) };
-    let mut rest = payload.as_slice();
-    let content: Content = ciborium::from_reader(&mut rest).map_err(|_| refused("its payload is malformed"))?;
-    if !rest.is_empty() {
-        return Err(refused("its payload is malformed"));
-    }
+    let content: Content = cose::read(&opened.payload, "payload").map_err(refused)?;
     content.check()?;
-    let message = sign1.tbs_data(CONTEXT);
-    Ok((RevocationList(Arc::new(Fields { content, envelope: envelope.to_vec() })), message, sign1.signature))
+    let list = RevocationList(Arc::new(Fields { content, envelope: envelope.to_vec() }));
+    Ok((list, opened.message, opened.signature))
 }
 
 fn refused(why: impl Into<String>) -> IdentityError {
@@ -161,7 +154,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::Authority;
+    use crate::identity::{
+        Authority,
+        cose::{Credentials, testing},
+    };
 
     const NOW: UnixMs = UnixMs(1_800_000_000_000);
 
@@ -228,11 +224,35 @@ mod tests {
     fn what_is_not_signed_may_not_vary() {
         let authority = authority();
         let list = authority.revoke(None, &["0a0b".to_owned()], NOW).unwrap();
-        let mut sign1 = CoseSign1::from_slice(list.envelope()).unwrap();
-        sign1.unprotected = HeaderBuilder::new().key_id(b"x".to_vec()).build();
-        let envelope = sign1.to_vec().unwrap();
-        let read = RevocationList::decode(&envelope, &overlay(), authority.certificate());
-        assert!(why(read).contains("one encoding"));
+        let decode = |envelope: &[u8]| why(RevocationList::decode(envelope, &overlay(), authority.certificate()));
+        // The array, the protected header {1: -8}, and no unprotected ones.
+        let (head, rest) = list.envelope().split_at(6);
+        assert_eq!(head, [0x84, 0x43, 0xa1, 0x01, 0x27, 0xa0]);
+        assert!(decode(&[&head[..5], &[0xa1, 0x04, 0x41, 0x78], rest].concat()).contains("not protected"));
+        assert!(decode(&[&[0x98, 0x04], &head[1..], rest].concat()).contains("one encoding"));
+        assert!(decode(&[&[0xd2], head, rest].concat()).contains("not COSE_Sign1"));
+        let key = authority.key();
+        let named = FORM.sign(Some(&Credentials::Key(key.public())), vec![0xa0], key).unwrap();
+        assert!(decode(&named).contains("names its signer"));
+    }
+
+    #[test]
+    fn a_wrong_serial_is_shown_harmlessly() {
+        let serials = BTreeMap::from([(format!("\u{1b}[2J{}", "x".repeat(1000)), NOW)]);
+        let content = Content { overlay: overlay(), sequence: 1, issued_ms: NOW, serials };
+        let text = why(content.check());
+        assert!(text.contains("'\\u{1b}[2Jxxx") && text.len() < 200, "{text}");
+    }
+
+    #[test]
+    fn nesting_does_not_exhaust_the_stack() {
+        let authority = authority();
+        let [countersigned, arrays] = testing::nested(false, &[0xa1, 0x01, 0x27]);
+        testing::on_a_small_stack(move || {
+            let decode = |envelope: &[u8]| why(RevocationList::decode(envelope, &overlay(), authority.certificate()));
+            assert!(decode(&countersigned).contains("not understood"));
+            assert!(decode(&arrays).contains("too deeply"));
+        });
     }
 
     proptest! {

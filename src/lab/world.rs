@@ -72,6 +72,7 @@ impl LabOptions {
             settle: Duration::from_millis(300),
             keep: Duration::from_secs(30),
             rejoin: Duration::from_secs(1),
+            refresh: Duration::from_secs(10),
             ..Timing::default()
         };
         let overlay = OverlayId::parse("p2psip.org")?;
@@ -331,7 +332,7 @@ impl World {
 
     /// Waits until every member knows enough others to answer for its part of the space.
     async fn settle(&self) -> Result<(), LabError> {
-        let enough = (self.members.len() - 1).min(2 * usize::from(REPLICATION));
+        let enough = (self.members.len() - 1).min(usize::from(REPLICATION));
         let began = Instant::now();
         loop {
             let alone = self.members.iter().filter(|member| member.network().table().len() < enough).count();

@@ -18,6 +18,8 @@ pub struct Timing {
     pub keep: Duration,
     /// Between two looks at whether any peer is left.
     pub rejoin: Duration,
+    /// Between two refreshes of the routing table.
+    pub refresh: Duration,
     /// How long one request to a peer may take.
     pub request: Duration,
     /// How long joining may take.
@@ -31,6 +33,7 @@ impl Default for Timing {
             settle: Duration::from_secs(1),
             keep: Duration::from_secs(60),
             rejoin: Duration::from_secs(5),
+            refresh: Duration::from_secs(60),
             request: Duration::from_secs(2),
             join: Duration::from_secs(10),
         }

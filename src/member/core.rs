@@ -8,7 +8,10 @@ use std::{
 
 use futures::future::BoxFuture;
 
-use super::{MemberConfig, MemberError, handlers, keep::Kept};
+use super::{
+    MemberConfig, MemberError, handlers,
+    keep::{Inserted, Kept, is_superseded},
+};
 use crate::{
     client::{
         Call, ErrorCode, ErrorReply, Event, Keep, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame, StatusReply,
@@ -193,7 +196,7 @@ impl Core {
     /// Whether a record at `position` is this member's business: at most so many members stand closer to it.
     /// Twice the replication leaves room for tables that differ.
     fn is_responsible(&self, position: &Position) -> bool {
-        self.network.table().rank(position, &self.network.peer().position()) < 2 * self.replication()
+        self.network.table().rank(position) < 2 * self.replication()
     }
 
     /// Verifies a record, whose it may be.
@@ -217,7 +220,9 @@ impl Core {
     }
 
     fn insert(&self, record: VerifiedRecord, now: UnixMs) -> Result<(), Refusal> {
-        let stored = lock(&self.storer).insert(record, now)?;
+        // The file changes under the lock: in the same order as what is in memory.
+        let mut storer = lock(&self.storer);
+        let stored = storer.insert(record, now)?;
         if stored.change == Change::Same {
             return Ok(());
         }
@@ -226,6 +231,7 @@ impl Core {
             store.put(&record);
         }
         self.delete(&stored.removed);
+        drop(storer);
         self.publish(Event::Stored {
             name: record.name().clone(),
             instance: *record.instance(),
@@ -237,13 +243,20 @@ impl Core {
 
     /// Drops what has expired.
     pub(super) fn purge(&self) {
-        let expired = lock(&self.storer).purge(UnixMs::now());
-        self.delete(&expired);
+        self.remove(|storer| storer.purge(UnixMs::now()));
         for store in [&self.stores.records, &self.stores.kept].into_iter().flatten() {
             if let Some(trouble) = store.trouble() {
                 tracing::error!(%trouble, "records are held in memory only for now");
             }
         }
+    }
+
+    /// Removes what `remove` removes, from the file as well, and says how much that is.
+    fn remove(&self, remove: impl FnOnce(&mut Storer) -> Vec<VerifiedRecord>) -> usize {
+        let mut storer = lock(&self.storer);
+        let removed = remove(&mut storer);
+        self.delete(&removed);
+        removed.len()
     }
 
     fn delete(&self, records: &[VerifiedRecord]) {
@@ -305,23 +318,47 @@ impl Core {
         reply
     }
 
-    /// Stores a record at those responsible.
+    /// Stores a record at those responsible. If they hold a newer one of its instance, it is no longer kept here.
     pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
         let seeds = self.seeds(record.position());
         let mut config = PlacementConfig::for_overlay(self.descriptor.limits(), true).within(timeout);
         config.request_timeout = self.request_timeout.min(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
         let store_here = |envelope: &[u8]| self.accept(envelope, None);
-        drive::place(&self.network, record, seeds, config, self.trust.clone(), &store_here).await
+        let reply = drive::place(&self.network, record.clone(), seeds, config, self.trust.clone(), &store_here).await;
+        if is_superseded(&record, &reply) && self.stop_keeping(|kept| kept.supersede(&record)) > 0 {
+            tracing::info!(name = %record.name(), "a kept record was superseded elsewhere");
+        }
+        reply
     }
 
-    /// Keeps a record alive from now on; false if there is no room.
+    /// Keeps a record alive from now on, unless a newer one of its instance is kept already. False: there is no room, or
+    /// the certificate has been revoked since the record was verified.
     pub(super) fn keep(&self, record: VerifiedRecord) -> bool {
-        let kept = lock(&self.kept).insert(record.clone());
-        if kept && let Some(store) = &self.stores.kept {
+        let mut kept = lock(&self.kept);
+        if record.serial().is_some_and(|serial| self.trust.is_revoked(serial)) {
+            return false;
+        }
+        let inserted = kept.insert(record.clone());
+        if inserted == Inserted::Kept
+            && let Some(store) = &self.stores.kept
+        {
+            // Under the lock, as in `insert`.
             store.put(&record);
         }
-        kept
+        inserted != Inserted::Full
+    }
+
+    /// Stops keeping what `remove` removes, and says how much that is.
+    fn stop_keeping(&self, remove: impl FnOnce(&mut Kept) -> Vec<VerifiedRecord>) -> usize {
+        let mut kept = lock(&self.kept);
+        let removed = remove(&mut kept);
+        if let Some(store) = &self.stores.kept {
+            for record in &removed {
+                store.delete(record.into());
+            }
+        }
+        removed.len()
     }
 
     /// Verifies a record and keeps it alive from now on.
@@ -338,14 +375,14 @@ impl Core {
         lock(&self.kept).all()
     }
 
+    /// Whether this very record is still kept, and has not expired.
+    pub(super) fn keeps(&self, record: &VerifiedRecord) -> bool {
+        !record.is_expired(UnixMs::now()) && lock(&self.kept).holds(record)
+    }
+
     /// Stops keeping what has expired.
     pub(super) fn purge_kept(&self) {
-        let expired = lock(&self.kept).purge(UnixMs::now());
-        if let Some(store) = &self.stores.kept {
-            for record in &expired {
-                store.delete(record.into());
-            }
-        }
+        self.stop_keeping(|kept| kept.purge(UnixMs::now()));
     }
 
     /// Records that came back from an earlier run.
@@ -381,14 +418,14 @@ impl Core {
         if !self.trust.set_revocations(list.clone()) {
             return StoreReply::Refused(Refusal::Older { held: self.revocations_sequence() });
         }
-        let dropped = lock(&self.storer).remove_revoked();
-        self.delete(&dropped);
+        let records = self.remove(Storer::remove_revoked);
+        let kept = self.stop_keeping(|kept| kept.remove_revoked(&list));
         if let Some(home) = &self.home
             && let Err(error) = home.set_revocations(&list)
         {
             tracing::error!(%error, "the revocation list is held in memory only");
         }
-        tracing::info!(records = dropped.len(), "took a newer revocation list");
+        tracing::info!(records, kept, "took a newer revocation list");
         StoreReply::Stored
     }
 
@@ -447,7 +484,7 @@ impl Core {
     }
 }
 
-/// A lock whose holder cannot have panicked half-way: every critical section is a single call.
+/// A lock. What it guards is whole even if a holder has panicked: it is changed by single calls only.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

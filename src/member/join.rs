@@ -1,95 +1,142 @@
-//! Entering the overlay, and finding back into it.
+//! Entering the overlay, keeping the routing table fresh, and finding back.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use super::{MemberConfig, MemberError, core::Core};
+use super::{MemberConfig, MemberError, core::Core, sync::spread};
 use crate::{
     client::{Closest, PeerInfo},
+    name::Position,
     overlay::swarm::{AskError, Network},
 };
 
-/// Peers asked for on entering.
+/// Peers asked for at a time.
 const NEIGHBOURS: u8 = 20;
+/// The larger buckets of a routing table, which hold the peers far away: in an overlay of 2,000 all but the last ones.
+const DISTANT_BUCKETS: u32 = 8;
+/// Neighbours beyond the storers of our own position that a member makes itself known to.
+const MARGIN: usize = 3;
 /// Peers tried at a time when the overlay has been lost.
 const MAX_TRIED: usize = 16;
 
 /// Asks every given peer at once for our neighbours, and goes on as soon as one has answered.
 pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(), MemberError> {
+    network.heard_of(config.remembered.iter().cloned());
     let entries: Vec<&PeerInfo> = config.peers.iter().filter(|info| info.peer != network.peer()).collect();
+    if entries.is_empty() {
+        meet(network, config).await;
+        return Ok(());
+    }
+    let own = network.peer().position();
+    let ask_entry = |entry| async move { (entry, ask(network, entry, own, config.timing.join).await) };
+    let mut asked: FuturesUnordered<_> = entries.into_iter().map(ask_entry).collect();
     let mut failures = Vec::new();
-    if !entries.is_empty() {
-        let mut asked: FuturesUnordered<_> =
-            entries.iter().map(|entry| async { (*entry, ask(network, entry, config.timing.join).await) }).collect();
-        while let Some((entry, result)) = asked.next().await {
-            match result {
-                Ok(neighbours) => {
-                    let known = neighbours.iter().chain([entry]).chain(&config.remembered);
-                    let known: Vec<PeerInfo> = known.cloned().collect();
-                    // The swarm's task lives: it was started a moment ago.
-                    let _ = network.bootstrap(&known).await;
-                    meet(network, neighbours, config).await;
-                    return Ok(());
-                }
-                Err(error) => failures.push((entry, error)),
+    while let Some((entry, result)) = asked.next().await {
+        match result {
+            Ok(neighbours) => {
+                network.heard_of(neighbours.into_iter().chain([entry.clone()]));
+                look_around(network, entry, config).await;
+                meet(network, config).await;
+                return Ok(());
             }
+            Err(error) => failures.push((entry, error)),
         }
-        let overlay = config.descriptor.overlay().clone();
-        let tried = failures
-            .iter()
-            .map(|(entry, error)| {
-                let address = entry.addresses.first().map_or("no address", String::as_str);
-                format!("{address} {error}")
-            })
-            .collect::<Vec<_>>()
-            .join("; ");
-        return Err(if failures.iter().any(|(_, error)| *error == AskError::OtherOverlay) {
-            MemberError::OtherOverlay { overlay, tried }
-        } else {
-            MemberError::NobodyToJoin { overlay, tried }
-        });
     }
-    let _ = network.bootstrap(&config.remembered).await;
-    Ok(())
+    let overlay = config.descriptor.overlay().clone();
+    let describe = |(entry, error): &(&PeerInfo, AskError)| {
+        format!("{} {error}", entry.addresses.first().map_or("no address", String::as_str))
+    };
+    let tried = failures.iter().map(describe).collect::<Vec<_>>().join("; ");
+    Err(if failures.iter().any(|(_, error)| *error == AskError::OtherOverlay) {
+        MemberError::OtherOverlay { overlay, tried }
+    } else {
+        MemberError::NobodyToJoin { overlay, tried }
+    })
 }
 
-/// Makes our nearest neighbours know us: those who hold what we shall hold learn of us by being asked.
-async fn meet(network: &Network, mut neighbours: Vec<PeerInfo>, config: &MemberConfig) {
-    neighbours.truncate(usize::from(config.descriptor.limits().replication) + 3);
-    let met = neighbours.iter().map(|neighbour| ask(network, neighbour, config.timing.request));
-    for closer in futures::future::join_all(met).await.into_iter().flatten() {
-        let _ = network.bootstrap(&closer).await;
+async fn ask(
+    network: &Network,
+    peer: &PeerInfo,
+    target: Position,
+    timeout: Duration,
+) -> Result<Vec<PeerInfo>, AskError> {
+    Ok(network.call(peer, &Closest { target, count: NEIGHBOURS }, timeout).await?.peers)
+}
+
+/// Learns of peers all over the space from one member that is connected already: a request for each of the larger
+/// buckets of the routing table, and no connection more.
+async fn look_around(network: &Network, entry: &PeerInfo, config: &MemberConfig) {
+    let own = network.peer().position();
+    let asked =
+        (0..DISTANT_BUCKETS).map(|bucket| ask(network, entry, own.with_bit_flipped(bucket), config.timing.request));
+    for peers in futures::future::join_all(asked).await.into_iter().flatten() {
+        network.heard_of(peers);
     }
 }
 
-async fn ask(network: &Network, entry: &PeerInfo, timeout: Duration) -> Result<Vec<PeerInfo>, AskError> {
-    let closest = Closest { target: network.peer().position(), count: NEIGHBOURS };
-    Ok(network.call(entry, &closest, timeout).await?.peers)
+/// Makes our nearest neighbours know us: those who hold what we shall hold learn of us by being asked. Twice, for the
+/// first answers may tell of nearer ones.
+async fn meet(network: &Network, config: &MemberConfig) {
+    let own = network.peer().position();
+    let nearest = || network.closest(&own, usize::from(config.descriptor.limits().replication) + MARGIN);
+    let mut met: Vec<PeerInfo> = Vec::new();
+    for _ in 0..2 {
+        let strangers: Vec<PeerInfo> = nearest().into_iter().filter(|info| !met.contains(info)).collect();
+        let asked = strangers.iter().map(|neighbour| ask(network, neighbour, own, config.timing.request));
+        for closer in futures::future::join_all(asked).await.into_iter().flatten() {
+            network.heard_of(closer);
+        }
+        met.extend(strangers);
+    }
 }
 
-/// Watches the routing table: when it is empty, the peers known from before are tried again.
+/// Watches the routing table: refreshes it now and then, and tries the peers known from before when it is empty.
 pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopping: watch::Receiver<bool>) {
     let network = core.network();
     let mut known: Vec<PeerInfo> = config.peers.iter().chain(&config.remembered).cloned().collect();
+    let mut refreshed = Instant::now();
+    let mut bucket = 0;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(config.timing.rejoin) => {}
+            () = tokio::time::sleep(spread(config.timing.rejoin)) => {}
             _ = stopping.changed() => return,
         }
         let table = network.table();
         if table.is_empty() {
-            if !known.is_empty() {
-                tracing::info!(peers = known.len(), "every peer is gone; trying those known from before");
-                known.truncate(MAX_TRIED);
-                let _ = network.bootstrap(&known).await;
+            if known.is_empty() {
+                continue;
             }
-        } else {
-            let met = table.closest(&network.peer().position(), MAX_TRIED);
+            tracing::info!(peers = known.len(), "every peer is gone; trying those known from before");
+            known.truncate(MAX_TRIED);
+            network.heard_of(known.clone());
+        } else if refreshed.elapsed() < config.timing.refresh {
+            continue;
+        }
+        refreshed = Instant::now();
+        tokio::select! {
+            () = refresh(network, &config, bucket) => {}
+            _ = stopping.changed() => return,
+        }
+        bucket = (bucket + 1) % DISTANT_BUCKETS;
+        let met = table.closest(&network.peer().position(), MAX_TRIED);
+        if !met.is_empty() {
             core.remember(&met);
             known = met;
             known.extend(config.peers.iter().cloned());
+        }
+    }
+}
+
+/// Asks the neighbours about the neighbourhood, and somebody far away about one of the larger buckets. Whoever is
+/// dead is missed by it and leaves the table.
+async fn refresh(network: &Network, config: &MemberConfig, bucket: u32) {
+    meet(network, config).await;
+    let target = network.peer().position().with_bit_flipped(bucket);
+    for peer in network.closest(&target, 1) {
+        if let Ok(peers) = ask(network, &peer, target, config.timing.request).await {
+            network.heard_of(peers);
         }
     }
 }

@@ -36,6 +36,16 @@ impl Position {
         &self.0
     }
 
+    /// The position that has exactly the first `bit` bits in common with this one, and all that follow bit `bit`: a
+    /// point in the part of the space that a routing table's bucket covers. Counted from 0; from 256 on, itself.
+    #[must_use]
+    pub fn with_bit_flipped(mut self, bit: u32) -> Self {
+        if let Some(octet) = self.0.get_mut((bit / 8) as usize) {
+            *octet ^= 0x80 >> (bit % 8);
+        }
+        self
+    }
+
     /// The distance to `other`.
     pub fn distance(&self, other: &Self) -> Distance {
         let mut xor = self.0;
@@ -83,5 +93,9 @@ mod tests {
         assert_eq!(a.distance(&a).common_prefix(), 256);
         assert!(a.distance(&a) < a.distance(&b));
         assert!(a.distance(&b).common_prefix() < 64);
+        for bit in [0, 7, 8, 100, 255] {
+            assert_eq!(a.distance(&a.with_bit_flipped(bit)).common_prefix(), bit);
+        }
+        assert_eq!(a.with_bit_flipped(256), a);
     }
 }

@@ -25,7 +25,7 @@ pub enum Via {
 pub enum LookupStatus {
     /// Verified records.
     Found,
-    /// Records of several keys under the `open` policy, none of them pinned (exit 4).
+    /// A user's records of several keys under the `open` policy, none of them pinned (exit 4).
     Contested,
     /// Proven absent (exit 1).
     NotFound,

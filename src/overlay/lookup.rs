@@ -106,7 +106,7 @@ pub struct LookupOutcome {
     /// Storers that returned something else than what the merging of all returned, or nothing: they have missed a
     /// change, or they lie.
     pub disagreeing: u32,
-    /// Open policy: whether nobody can tell whose the name is (see [`contested`]).
+    /// Open policy: whether nobody can tell whose the AOR is (see [`contested`]).
     pub contested: bool,
     /// Every request.
     pub trace: Vec<TraceLine>,
@@ -556,12 +556,14 @@ mod tests {
         *damaged.last_mut().unwrap() ^= 1;
         let mut machine = lookup(&seeds, None, now);
         machine.on_reply(&seeds[0].peer, holding(&[&bob, &damaged, &record]), now, NOW);
-        machine.on_reply(&seeds[1].peer, holding(&[&record; 5]), now, NOW);
+        let five: Vec<_> = (1..=5).map(|key| sealed(&Draft::user(ALICE, key))).collect();
+        machine.on_reply(&seeds[1].peer, holding(&five.iter().collect::<Vec<_>>()), now, NOW);
         let outcome = machine.outcome(now, NOW);
-        assert_eq!((outcome.reply.verdict, outcome.records.len()), (Verdict::Found, 1));
+        assert_eq!((outcome.reply.verdict, outcome.records.len()), (Verdict::Found, 4));
         let codes: Vec<_> = outcome.reply.rejected.iter().map(|rejected| rejected.reason.code()).collect();
         assert_eq!(codes, ["wrong-name", "bad-signature", "malformed"]);
-        assert_eq!(outcome.trace.iter().map(|line| line.rejected).collect::<Vec<_>>(), [2, 1, 0]);
+        let lines = outcome.trace.iter().map(|line| (line.records, line.rejected));
+        assert_eq!(lines.collect::<Vec<_>>(), [(1, 2), (4, 1), (0, 0)]);
     }
 
     #[test]
@@ -590,16 +592,42 @@ mod tests {
         assert!(matches!(drain(&mut machine, now), Step::Done(_)));
         assert_eq!(machine.outcome(now, NOW).reply.storers, 3);
 
-        // Two of four without this member, which makes it three.
-        let mut machine = lookup(&others, Some(local), now);
-        machine.on_local(&holding(&[]), now, NOW);
-        for info in &others[..2] {
-            let reply = FetchReply { envelopes: vec![], closer: others.to_vec() };
-            machine.on_reply(&info.peer, reply, now, NOW);
+        // One of two others, which with this member makes two of three.
+        let verdict = |others: &[PeerInfo], answering: usize, local: PeerId| {
+            let mut machine = lookup(others, Some(local), now);
+            machine.on_local(&holding(&[]), now, NOW);
+            for info in &others[..answering] {
+                let reply = FetchReply { envelopes: vec![], closer: others.to_vec() };
+                machine.on_reply(&info.peer, reply, now, NOW);
+            }
+            for info in &others[answering..] {
+                machine.on_failure(&info.peer, Failure::Unreachable, now);
+            }
+            drain(&mut machine, now);
+            machine.outcome(now, NOW).reply.verdict
+        };
+        assert_eq!(verdict(&others[..2], 1, local), Verdict::NotFound);
+        assert_eq!(verdict(&others[..2], 0, local), Verdict::NobodyToAsk);
+        // Four of eight and this member, which stands too far away to be a storer.
+        let many = peers(40);
+        assert_eq!(verdict(&many[..8], 4, many[30].peer), Verdict::NobodyToAsk);
+        assert_eq!(verdict(&many[1..9], 4, many[0].peer), Verdict::NotFound);
+    }
+
+    #[test]
+    fn nobody_keeps_a_lookup_from_what_it_has_for_long() {
+        let (now, all) = (Instant::now(), peers(200));
+        let seeds = &all[100..108];
+        let record = sealed(&Draft::user(ALICE, 1));
+        let mut machine = lookup(seeds, None, now);
+        let closer = FetchReply { envelopes: vec![record], closer: all[..16].to_vec() };
+        machine.on_reply(&seeds[0].peer, closer, now + 40 * MS, NOW);
+        let mut at = now + 40 * MS;
+        while let Step::Wait(until) = drain(&mut machine, at) {
+            at = until;
         }
-        machine.on_failure(&others[2].peer, Failure::Unreachable, now);
-        drain(&mut machine, now);
-        assert_eq!(machine.outcome(now, NOW).reply.verdict, Verdict::NotFound);
+        assert_eq!(at, now + 540 * MS);
+        assert_eq!(machine.outcome(at, NOW).reply.verdict, Verdict::Found);
     }
 
     proptest! {

@@ -2,7 +2,8 @@
 //!
 //! The protocol logic is pure and driven from outside: [`storer`] decides what a peer keeps and answers, [`walk`],
 //! [`lookup`] and [`placement`] decide whom to ask next. [`swarm`] brings octets in and out, [`socket`] does the same
-//! for programs on this machine, [`drive`] runs the pure machines over either, and [`memory`] over no network at all.
+//! for programs on this machine, [`drive`] runs the pure machines over either; [`memory`] is a whole overlay without a
+//! network, which runs them under virtual time.
 //!
 //! All that is asked of an overlay is [`Overlay`]: to insert and to retrieve routing information bound to a URI
 //! (draft §1, R1).

@@ -504,6 +504,9 @@ mod tests {
         assert_eq!(steps(&mut machine, now).0, stores(&all[4..5]));
         let reply = machine.outcome(now);
         assert_eq!(reply.refused, [Rejected { peer: all[1].peer, reason: Refusal::NotResponsible }]);
+        assert_eq!((reply.stored.len(), reply.silent), (0, 4));
+        machine.on_stored(&all[0].peer, StoreReply::Stored);
+        assert_eq!(machine.outcome(now).stored, [all[0].peer], "it has spoken after all");
     }
 
     #[test]

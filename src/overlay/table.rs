@@ -1,8 +1,17 @@
-//! A copy of the routing table that can be read without asking the swarm's task.
+//! The routing table: Kademlia's buckets, as seen from one position. Pure, but for the lock around the shared copy.
+//!
+//! A bucket holds the peers that have a given number of leading bits in common with this one, at most so many; what
+//! it has no room for waits in reserve and moves up when a peer of the bucket is found dead. A live peer is never
+//! pushed out by a newcomer (Maymounkov and Mazières 2002, §2.2), so nobody gets into a full table by coming in
+//! numbers.
+//!
+//! libp2p has a table too. Ours asks nobody by itself: libp2p-kad 0.49 cannot be kept from refreshing its whole table
+//! whenever a small one grows, and dials the oldest peer of a full bucket for every newcomer, by which an overlay of
+//! 64 members soon has a connection between any two.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use crate::{
@@ -10,78 +19,204 @@ use crate::{
     name::{PeerId, Position},
 };
 
-#[derive(Debug)]
+/// Peers that wait in reserve for a place in one bucket.
+const RESERVE: usize = 8;
+/// Addresses of one peer that are kept.
+const MAX_ADDRESSES: usize = 8;
+
+#[derive(Debug, Clone)]
 struct Entry {
-    peer: PeerId,
-    addresses: Vec<String>,
+    position: Position,
+    info: PeerInfo,
 }
 
-/// The peers of the routing table, by position. Cheap to clone; all clones share one table.
-#[derive(Debug, Clone, Default)]
-pub struct SharedTable(Arc<RwLock<BTreeMap<Position, Entry>>>);
+#[derive(Debug, Default)]
+struct Bucket {
+    live: Vec<Entry>,
+    reserve: VecDeque<Entry>,
+}
 
-impl SharedTable {
-    /// Adds a peer or replaces its addresses.
-    pub fn insert(&self, peer: PeerId, addresses: Vec<String>) {
-        self.write().insert(peer.position(), Entry { peer, addresses });
+/// What became of a peer that was heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It is in the table now.
+    Entered,
+    /// It was there already; its addresses are up to date.
+    Known,
+    /// Its bucket is full.
+    InReserve,
+    /// It is this peer itself.
+    Myself,
+}
+
+/// A routing table.
+#[derive(Debug)]
+pub struct RoutingTable {
+    own: Position,
+    bucket_size: usize,
+    /// By the number of leading bits in common with `own`.
+    buckets: BTreeMap<u32, Bucket>,
+    peers: usize,
+}
+
+impl RoutingTable {
+    /// The empty table of the peer at `own`, with so many peers to a bucket.
+    pub const fn new(own: Position, bucket_size: usize) -> Self {
+        Self { own, bucket_size, buckets: BTreeMap::new(), peers: 0 }
     }
 
-    /// Removes a peer; tells whether it was there.
-    pub fn remove(&self, peer: &PeerId) -> bool {
-        self.write().remove(&peer.position()).is_some()
+    fn bucket_of(&self, position: &Position) -> u32 {
+        self.own.distance(position).common_prefix()
+    }
+
+    /// Takes a peer in if its bucket has room, else into the bucket's reserve.
+    pub fn heard_of(&mut self, mut info: PeerInfo) -> Heard {
+        let position = info.peer.position();
+        if position == self.own {
+            return Heard::Myself;
+        }
+        info.addresses.truncate(MAX_ADDRESSES);
+        let bucket = self.buckets.entry(self.own.distance(&position).common_prefix()).or_default();
+        if let Some(entry) = bucket.live.iter_mut().find(|entry| entry.position == position) {
+            if !info.addresses.is_empty() {
+                entry.info = info;
+            }
+            return Heard::Known;
+        }
+        let entry = Entry { position, info };
+        if bucket.live.len() < self.bucket_size {
+            bucket.reserve.retain(|waiting| waiting.position != position);
+            bucket.live.push(entry);
+            self.peers += 1;
+            return Heard::Entered;
+        }
+        bucket.reserve.retain(|waiting| waiting.position != position);
+        bucket.reserve.push_front(entry);
+        bucket.reserve.truncate(RESERVE);
+        Heard::InReserve
+    }
+
+    /// Takes a peer out, for it does not answer. `None`: it was not in the table. `Some`: it was, and this peer from
+    /// the reserve, if any, has its place now.
+    pub fn remove(&mut self, peer: &PeerId) -> Option<Option<PeerId>> {
+        let position = peer.position();
+        let prefix = self.bucket_of(&position);
+        let bucket = self.buckets.get_mut(&prefix)?;
+        bucket.reserve.retain(|waiting| waiting.position != position);
+        let at = bucket.live.iter().position(|entry| entry.position == position)?;
+        bucket.live.remove(at);
+        let next = bucket.reserve.pop_front();
+        let moved_up = next.as_ref().map(|entry| entry.info.peer);
+        match next {
+            Some(entry) => bucket.live.push(entry),
+            None => self.peers -= 1,
+        }
+        if bucket.live.is_empty() {
+            self.buckets.remove(&prefix);
+        }
+        Some(moved_up)
+    }
+
+    /// How many peers are in the table, the reserves not counted.
+    pub const fn len(&self) -> usize {
+        self.peers
+    }
+
+    /// Whether there is no peer.
+    pub const fn is_empty(&self) -> bool {
+        self.peers == 0
     }
 
     /// Whether the peer is in the table.
     pub fn contains(&self, peer: &PeerId) -> bool {
-        self.read().contains_key(&peer.position())
+        let position = peer.position();
+        let bucket = self.buckets.get(&self.bucket_of(&position));
+        bucket.is_some_and(|bucket| bucket.live.iter().any(|entry| entry.position == position))
     }
 
-    /// How many peers there are.
-    pub fn len(&self) -> usize {
-        self.read().len()
-    }
-
-    /// Whether there is no peer.
-    pub fn is_empty(&self) -> bool {
-        self.read().is_empty()
-    }
-
-    /// Every peer, in the order of positions.
-    pub fn all(&self) -> Vec<PeerInfo> {
-        self.read().values().map(Entry::info).collect()
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.buckets.values().flat_map(|bucket| &bucket.live)
     }
 
     /// The peers closest to `target`, nearest first.
     pub fn closest(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
-        let table = self.read();
-        let mut by_distance: Vec<_> =
-            table.iter().map(|(position, entry)| (position.distance(target), entry)).collect();
+        let mut by_distance: Vec<_> = self.entries().map(|entry| (entry.position.distance(target), entry)).collect();
         if count < by_distance.len() {
             by_distance.select_nth_unstable_by_key(count, |(distance, _)| *distance);
             by_distance.truncate(count);
         }
         by_distance.sort_unstable_by_key(|(distance, _)| *distance);
-        by_distance.into_iter().map(|(_, entry)| entry.info()).collect()
+        by_distance.into_iter().map(|(_, entry)| entry.info.clone()).collect()
     }
 
-    /// How many peers of the table stand closer to `target` than `position` does.
-    pub fn rank(&self, target: &Position, position: &Position) -> usize {
-        let own = position.distance(target);
-        self.read().keys().filter(|other| other.distance(target) < own).count()
+    /// How many peers of the table stand closer to `target` than this one does.
+    pub fn rank(&self, target: &Position) -> usize {
+        let own = self.own.distance(target);
+        self.entries().filter(|entry| entry.position.distance(target) < own).count()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Position, Entry>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Position, Entry>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    /// Each bucket that holds a peer: the leading bits in common with this one, and how many peers it holds.
+    pub fn buckets(&self) -> Vec<(u32, usize)> {
+        self.buckets.iter().map(|(prefix, bucket)| (*prefix, bucket.live.len())).collect()
     }
 }
 
-impl Entry {
-    fn info(&self) -> PeerInfo {
-        PeerInfo { peer: self.peer, addresses: self.addresses.clone() }
+/// A routing table that the swarm's task writes and everybody reads. Cheap to clone; all clones share one table.
+#[derive(Debug, Clone)]
+pub struct SharedTable(Arc<RwLock<RoutingTable>>);
+
+impl SharedTable {
+    /// Shares a table.
+    pub fn new(table: RoutingTable) -> Self {
+        Self(Arc::new(RwLock::new(table)))
+    }
+
+    /// As [`RoutingTable::heard_of`].
+    pub fn heard_of(&self, info: PeerInfo) -> Heard {
+        self.write().heard_of(info)
+    }
+
+    /// As [`RoutingTable::remove`].
+    pub fn remove(&self, peer: &PeerId) -> Option<Option<PeerId>> {
+        self.write().remove(peer)
+    }
+
+    /// As [`RoutingTable::contains`].
+    pub fn contains(&self, peer: &PeerId) -> bool {
+        self.read().contains(peer)
+    }
+
+    /// As [`RoutingTable::len`].
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// As [`RoutingTable::is_empty`].
+    pub fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
+    /// As [`RoutingTable::closest`].
+    pub fn closest(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
+        self.read().closest(target, count)
+    }
+
+    /// As [`RoutingTable::rank`].
+    pub fn rank(&self, target: &Position) -> usize {
+        self.read().rank(target)
+    }
+
+    /// As [`RoutingTable::buckets`].
+    pub fn buckets(&self) -> Vec<(u32, usize)> {
+        self.read().buckets()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, RoutingTable> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, RoutingTable> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,22 +224,74 @@ impl Entry {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_closest_are_the_closest_and_come_nearest_first() {
-        let table = SharedTable::default();
-        let peers: Vec<PeerId> = (0..100).map(|n| PeerId::from_public_key([n; 32])).collect();
-        for peer in &peers {
-            table.insert(*peer, vec![]);
+    fn peer(n: u16) -> PeerId {
+        let mut key = [7; 32];
+        key[..2].copy_from_slice(&n.to_be_bytes());
+        PeerId::from_public_key(key)
+    }
+
+    fn info(n: u16) -> PeerInfo {
+        PeerInfo { peer: peer(n), addresses: vec![format!("/ip4/127.0.0.1/tcp/{}", n + 1)] }
+    }
+
+    fn table(peers: u16) -> RoutingTable {
+        let mut table = RoutingTable::new(peer(u16::MAX).position(), 8);
+        for n in 0..peers {
+            table.heard_of(info(n));
         }
+        table
+    }
+
+    #[test]
+    fn the_closest_are_the_closest_of_the_table_and_come_nearest_first() {
+        let table = table(300);
         let target = Position::of_name("sip:alice@p2psip.org");
-        let mut truth = peers.clone();
+        let mut truth: Vec<PeerId> = (0..300).map(peer).filter(|peer| table.contains(peer)).collect();
         truth.sort_by_key(|peer| peer.position().distance(&target));
         let found: Vec<PeerId> = table.closest(&target, 7).into_iter().map(|info| info.peer).collect();
         assert_eq!(found, truth[..7]);
-        assert_eq!(table.closest(&target, 1000).len(), 100);
+        assert_eq!(table.closest(&target, 1000).len(), table.len());
         assert!(table.closest(&target, 0).is_empty());
-        assert_eq!(table.rank(&target, &truth[4].position()), 4);
-        assert!(table.remove(&truth[0]) && !table.remove(&truth[0]));
-        assert_eq!(table.closest(&target, 1)[0].peer, truth[1]);
+        let own = peer(u16::MAX).position().distance(&target);
+        let closer = truth.iter().filter(|peer| peer.position().distance(&target) < own).count();
+        assert_eq!(table.rank(&target), closer);
+    }
+
+    #[test]
+    fn buckets_are_bounded_and_the_neighbourhood_is_known_in_full() {
+        let table = table(2000);
+        assert!(table.len() < 100, "{}", table.len());
+        assert!(table.buckets().iter().all(|(_, peers)| *peers <= 8));
+        let own = peer(u16::MAX).position();
+        let mut near: Vec<PeerId> = (0..2000).map(peer).collect();
+        near.sort_by_key(|peer| peer.position().distance(&own));
+        assert!(near[..5].iter().all(|peer| table.contains(peer)));
+    }
+
+    #[test]
+    fn newcomers_do_not_push_anybody_out_and_wait_in_reserve() {
+        let mut table = table(2000);
+        let before: Vec<PeerId> = table.entries().map(|entry| entry.info.peer).collect();
+        for n in 3000..4000 {
+            table.heard_of(info(n));
+        }
+        assert!(before.iter().all(|peer| table.contains(peer)));
+        let far = before.iter().find(|peer| table.bucket_of(&peer.position()) == 0).copied().unwrap();
+        let moved_up = table.remove(&far).unwrap().expect("somebody waited");
+        assert!(table.contains(&moved_up) && !table.contains(&far));
+        assert_eq!(table.len(), table.entries().count());
+        assert_eq!(table.remove(&far), None);
+    }
+
+    #[test]
+    fn a_known_peer_gets_its_new_addresses_and_one_is_not_ones_own_peer() {
+        let mut table = table(1);
+        let moved = PeerInfo { peer: peer(0), addresses: vec!["/ip4/127.0.0.1/tcp/9".to_owned()] };
+        assert_eq!(table.heard_of(moved.clone()), Heard::Known);
+        assert_eq!(table.heard_of(PeerInfo { peer: peer(0), addresses: vec![] }), Heard::Known);
+        assert_eq!(table.closest(&peer(0).position(), 1), [moved]);
+        assert_eq!(table.heard_of(info(u16::MAX - 1)), Heard::Entered);
+        let own = PeerInfo { peer: peer(u16::MAX), addresses: vec![] };
+        assert_eq!(table.heard_of(own), Heard::Myself);
     }
 }

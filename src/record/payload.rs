@@ -1,17 +1,13 @@
 //! The signed part of a record: whose it is, how old, until when it holds, and what it says.
 
-use std::io;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Contact, RecordError, Refusal, ServiceOffer, user::check_contacts};
 use crate::{
     clock::UnixMs,
+    identity::cose,
     name::{PeerId, ResourceName},
 };
-
-/// How deep a payload may be nested: what it is made of needs six levels.
-const MAX_DEPTH: usize = 16;
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,21 +91,7 @@ impl Payload {
     /// # Errors
     /// [`Refusal::Malformed`].
     pub fn decode(octets: &[u8]) -> Result<Self, Refusal> {
-        let mut rest = octets;
-        let payload = ciborium::de::from_reader_with_recursion_limit(&mut rest, MAX_DEPTH)
-            .map_err(|error| Refusal::malformed(format!("its payload cannot be read: {}", cbor_error(&error))))?;
-        if rest.is_empty() { Ok(payload) } else { Err(Refusal::malformed("octets follow its payload")) }
-    }
-}
-
-/// What is wrong with a piece of CBOR, in one line.
-pub(super) fn cbor_error(error: &ciborium::de::Error<io::Error>) -> String {
-    use ciborium::de::Error;
-    match error {
-        Error::Io(_) => "it is cut short".to_owned(),
-        Error::Syntax(at) => format!("no CBOR at octet {at}"),
-        Error::Semantic(_, why) => why.clone(),
-        Error::RecursionLimitExceeded => "it is nested too deeply".to_owned(),
+        cose::read(octets, "payload").map_err(Refusal::malformed)
     }
 }
 

@@ -133,11 +133,16 @@ impl fmt::Debug for VerifiedRecord {
     }
 }
 
-/// Whether nobody can tell whose a name is: in an overlay of open policy several keys have signed for the same name,
+/// Whether nobody can tell whose an AOR is: in an overlay of open policy several keys have signed for the same user,
 /// and none of them is pinned. Tombstones do not count.
+///
+/// A service is never contested: it has as many providers as offer it, and under the policy open anybody may.
 pub fn contested(records: &[VerifiedRecord]) -> bool {
     let mut signers: BTreeMap<&ResourceName, Vec<&VerifiedRecord>> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.serial().is_none() && !record.is_tombstone()) {
+    let counts = |record: &&VerifiedRecord| {
+        matches!(record.name(), ResourceName::User(_)) && record.serial().is_none() && !record.is_tombstone()
+    };
+    for record in records.iter().filter(counts) {
         signers.entry(record.name()).or_default().push(record);
     }
     signers.values().any(|records| {
@@ -152,7 +157,7 @@ mod tests {
     use crate::record::testing::{self, Draft};
 
     #[test]
-    fn a_name_with_several_unpinned_signers_is_contested() {
+    fn a_user_with_several_unpinned_signers_is_contested() {
         let alice = |key: u8| Draft::user("sip:alice@p2psip.org", key);
         let record = |draft: Draft| draft.unverified();
         assert!(!contested(&[]));
@@ -162,6 +167,16 @@ mod tests {
         assert!(!contested(&[record(alice(1)), record(Draft::user("sip:bob@p2psip.org", 2))]));
         assert!(!contested(&[record(alice(1)), record(alice(2).pinned())]));
         assert!(!contested(&[record(alice(1).enrolled()), record(alice(2).enrolled())]));
+    }
+
+    #[test]
+    fn a_service_with_several_providers_is_not_contested() {
+        let proxy = |key: u8| Draft::service("sip:p2psip.org", key).unverified();
+        let turn = |key: u8| Draft::service("turn:p2psip.org", key).unverified();
+        assert!(!contested(&[proxy(1), proxy(2)]));
+        assert!(!contested(&[turn(1), turn(2), turn(3)]));
+        let alice = |key: u8| Draft::user("sip:alice@p2psip.org", key).unverified();
+        assert!(contested(&[proxy(1), alice(1), proxy(2), alice(2)]));
     }
 
     #[test]

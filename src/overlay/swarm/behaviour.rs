@@ -1,11 +1,8 @@
 //! What runs on every connection.
 
-use std::{num::NonZeroUsize, time::Duration};
-
 use libp2p::{
     StreamProtocol, connection_limits, identify,
     identity::Keypair,
-    kad,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
@@ -17,10 +14,6 @@ const MAX_INCOMING: u32 = 1024;
 const MAX_PENDING_INCOMING: u32 = 256;
 const MAX_PER_PEER: u32 = 4;
 
-/// Peers that a query which refreshes the routing table settles for. The neighbourhood itself is found by frames of our
-/// own; Kademlia's queries only have to come near each bucket, and every peer more is a connection more.
-const REFRESH_PEERS: usize = 3;
-
 /// Requests of one connection that may be under way at a time, each way.
 const MAX_STREAMS: usize = 128;
 
@@ -30,13 +23,11 @@ pub(super) struct Behaviour {
     pub(super) limits: Toggle<connection_limits::Behaviour>,
     pub(super) requests: request_response::Behaviour<FrameCodec>,
     pub(super) identify: Toggle<identify::Behaviour>,
-    pub(super) kad: Toggle<kad::Behaviour<kad::store::MemoryStore>>,
 }
 
 /// The names under which an overlay's members speak to each other. The descriptor's hash is part of them, so that
 /// two overlays never mix, nor two descriptors of one.
 pub(super) struct Protocols {
-    pub(super) kad: StreamProtocol,
     pub(super) client: StreamProtocol,
     pub(super) version: String,
 }
@@ -44,11 +35,9 @@ pub(super) struct Protocols {
 impl Protocols {
     pub(super) fn new(config: &NetworkConfig) -> Result<Self, NetworkError> {
         let base = format!("/p2psip/{}-{}", config.overlay, config.descriptor.short());
-        let protocol = |suffix: &str| {
-            StreamProtocol::try_from_owned(format!("{base}/{suffix}"))
-                .map_err(|error| NetworkError::Transport { why: error.to_string() })
-        };
-        Ok(Self { kad: protocol("kad/1")?, client: protocol("client/1")?, version: base })
+        let client = StreamProtocol::try_from_owned(format!("{base}/client/1"))
+            .map_err(|error| NetworkError::Transport { why: error.to_string() })?;
+        Ok(Self { client, version: base })
     }
 }
 
@@ -78,28 +67,5 @@ pub(super) fn build(config: &NetworkConfig, key: &Keypair, protocols: &Protocols
                 .with_cache_size(0),
         )
     });
-    let kad = member.then(|| kademlia(config, key, protocols));
-    Behaviour { limits: limits.into(), requests, identify: identify.into(), kad: kad.into() }
-}
-
-/// Kademlia keeps the routing table and nothing else: records travel in frames of our own, whose answers say whether
-/// a record was stored, and what libp2p would put into its own store is dropped.
-fn kademlia(config: &NetworkConfig, key: &Keypair, protocols: &Protocols) -> kad::Behaviour<kad::store::MemoryStore> {
-    let peer = key.public().to_peer_id();
-    let mut kad = kad::Config::new(protocols.kad.clone());
-    kad.set_query_timeout(Duration::from_secs(10))
-        .set_substreams_timeout(Duration::from_secs(3))
-        .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_replication_interval(None)
-        .set_publication_interval(None)
-        .set_provider_publication_interval(None)
-        .set_caching(kad::Caching::Disabled)
-        // Queries only fill the table: they need to come close, not to find twenty peers around every bucket.
-        .set_replication_factor(NonZeroUsize::new(config.bucket_size.min(REFRESH_PEERS)).unwrap_or(NonZeroUsize::MIN))
-        .set_kbucket_size(NonZeroUsize::new(config.bucket_size).unwrap_or(NonZeroUsize::MIN))
-        .set_periodic_bootstrap_interval(Some(config.refresh));
-    let mut behaviour = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), kad);
-    // The default mode waits for a confirmed external address, which a loopback overlay never gets.
-    behaviour.set_mode(Some(kad::Mode::Server));
-    behaviour
+    Behaviour { limits: limits.into(), requests, identify: identify.into() }
 }

@@ -12,7 +12,6 @@ use libp2p::{
     core::ConnectedPoint,
     identify,
     identity::Keypair,
-    kad,
     multiaddr::Protocol,
     request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel},
     swarm::{self, DialError, SwarmEvent},
@@ -22,29 +21,56 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{
     AskError, NetworkConfig, NetworkError, Traffic,
     behaviour::{self, Behaviour, BehaviourEvent, Protocols},
-    network::Command,
+    network::{Command, dialable},
     transport,
 };
 use crate::{
-    client::{ErrorCode, ErrorReply, Event, RequestFrame, ResponseFrame},
+    client::{ErrorCode, ErrorReply, Event, PeerInfo, RequestFrame, ResponseFrame},
     name::PeerId,
-    overlay::{Answer, Caller, Responder, limits::Limits, table::SharedTable},
+    overlay::{
+        Answer, Caller, Responder,
+        limits::Limits,
+        table::{Heard, SharedTable},
+    },
 };
 
 /// Requests that may be worked on at a time; above it a member says that it is busy.
 const MAX_WORKING: usize = 512;
-/// Addresses of one peer that are kept.
-const MAX_ADDRESSES: usize = 8;
 /// How long binding the listen addresses may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeouts in a row after which a peer leaves the routing table.
 const SILENCES: u32 = 2;
 
 /// What the loop shares with its handles.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) table: SharedTable,
     pub(super) traffic: Arc<Traffic>,
     pub(super) events: broadcast::Sender<Event>,
+}
+
+impl Shared {
+    /// Takes a peer into the routing table if there is room.
+    pub(super) fn heard_of(&self, info: PeerInfo) {
+        let peer = info.peer;
+        if self.table.heard_of(info) == Heard::Entered {
+            self.publish(Event::PeerJoined { peer });
+        }
+    }
+
+    fn forget(&self, peer: &PeerId) {
+        if let Some(moved_up) = self.table.remove(peer) {
+            self.publish(Event::PeerLeft { peer: *peer });
+            if let Some(peer) = moved_up {
+                self.publish(Event::PeerJoined { peer });
+            }
+        }
+    }
+
+    fn publish(&self, event: Event) {
+        // An error means that nobody follows.
+        let _ = self.events.send(event);
+    }
 }
 
 /// An answer that took a while, and the channel it goes back on.
@@ -125,19 +151,6 @@ impl EventLoop {
                 let id = requests.send_request_with_addresses(&peer, frame, addresses);
                 self.asked.insert(id, reply);
             }
-            Command::Bootstrap(peers) => {
-                let local = *self.swarm.local_peer_id();
-                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                    for (peer, addresses) in peers.into_iter().filter(|(peer, _)| *peer != local) {
-                        for address in addresses.into_iter().take(MAX_ADDRESSES) {
-                            kad.add_address(&peer, address);
-                        }
-                    }
-                    if let Err(error) = kad.bootstrap() {
-                        tracing::debug!(%error, "bootstrap");
-                    }
-                }
-            }
             Command::Silent(peer) => {
                 let silences = self.silences.entry(peer).or_default();
                 *silences += 1;
@@ -159,24 +172,6 @@ impl EventLoop {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.on_identified(peer_id, &info);
-            }
-            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::RoutingUpdated {
-                peer,
-                is_new_peer,
-                addresses,
-                old_peer,
-                ..
-            })) => {
-                if let Some(old) = old_peer {
-                    self.left(&old);
-                }
-                if let Some(id) = from_libp2p(&peer) {
-                    let addresses = addresses.iter().take(MAX_ADDRESSES).map(without_peer).collect();
-                    self.shared.table.insert(id, addresses);
-                    if is_new_peer {
-                        self.publish(Event::PeerJoined { peer: id });
-                    }
-                }
             }
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 self.shared.traffic.connections.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +251,7 @@ impl EventLoop {
         };
         if !self.limits.admit(caller, &frame.service, frame.body.len(), Instant::now()) {
             self.shared.traffic.throttled.fetch_add(1, Ordering::Relaxed);
-            self.publish(Event::Throttled { peer: caller });
+            self.shared.publish(Event::Throttled { peer: caller });
             let error = ErrorReply::new(ErrorCode::Throttled, "too many requests from you for now; try again later");
             return self.respond(channel, ResponseFrame::Error(error));
         }
@@ -292,39 +287,20 @@ impl EventLoop {
     }
 
     fn on_identified(&mut self, peer: Libp2pPeer, info: &identify::Info) {
-        if info.protocol_version != self.protocols.version || from_libp2p(&peer).is_none() {
-            return;
-        }
+        let Some(id) = from_libp2p(&peer).filter(|_| info.protocol_version == self.protocols.version) else { return };
         // A peer somewhere else tells us nothing by its loopback addresses: those are our own.
         let local = self.on_loopback.contains(&peer);
-        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-            let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
-            for address in usable.take(MAX_ADDRESSES) {
-                kad.add_address(&peer, address.clone());
-            }
-        }
+        let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
+        let addresses = usable.map(without_peer).filter(|address| dialable(address).is_some()).collect();
+        self.shared.heard_of(PeerInfo { peer: id, addresses });
     }
 
     /// Takes a peer that cannot be reached out of the routing table; it comes back when it is heard of again.
     fn forget(&mut self, peer: &Libp2pPeer) {
         self.silences.remove(peer);
-        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-            kad.remove_peer(peer);
+        if let Some(id) = from_libp2p(peer) {
+            self.shared.forget(&id);
         }
-        self.left(peer);
-    }
-
-    fn left(&self, peer: &Libp2pPeer) {
-        if let Some(id) = from_libp2p(peer)
-            && self.shared.table.remove(&id)
-        {
-            self.publish(Event::PeerLeft { peer: id });
-        }
-    }
-
-    fn publish(&self, event: Event) {
-        // An error means that nobody follows.
-        let _ = self.shared.events.send(event);
     }
 }
 

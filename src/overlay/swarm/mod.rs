@@ -1,7 +1,7 @@
 //! The driver of libp2p: one task owns the swarm, everybody else holds a [`Network`] and sends it commands.
 //!
-//! Members run the whole of it: Kademlia for the routing table, identify to learn addresses, connection limits and
-//! the client protocol both ways. A one-shot client runs nothing but the asking half of the client protocol.
+//! Members run the whole of it: identify to learn each other's addresses, connection limits, and the client protocol
+//! both ways. A one-shot client runs nothing but the asking half of the client protocol.
 
 mod behaviour;
 mod codec;

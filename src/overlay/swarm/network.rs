@@ -21,7 +21,11 @@ use crate::{
     identity::{DescriptorHash, SecretKey},
     kind::Kind,
     name::{OverlayId, PeerId, Position},
-    overlay::{Responder, limits::Rates, table::SharedTable},
+    overlay::{
+        Responder,
+        limits::Rates,
+        table::{RoutingTable, SharedTable},
+    },
 };
 
 /// Commands that may wait for the event loop before askers are held back.
@@ -57,8 +61,6 @@ pub struct NetworkConfig {
     pub idle_timeout: Duration,
     /// Peers in a bucket of the routing table.
     pub bucket_size: usize,
-    /// How often the routing table is refreshed.
-    pub refresh: Duration,
     /// What one peer may ask for.
     pub rates: Rates,
 }
@@ -80,7 +82,6 @@ impl NetworkConfig {
             request_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(60),
             bucket_size: 20,
-            refresh: Duration::from_secs(120),
             rates: Rates::default(),
         }
     }
@@ -180,21 +181,17 @@ pub(super) enum Command {
         frame: RequestFrame,
         reply: oneshot::Sender<Result<ResponseFrame, AskError>>,
     },
-    Bootstrap(Vec<(libp2p::PeerId, Vec<Multiaddr>)>),
     Silent(libp2p::PeerId),
     Disconnect(libp2p::PeerId),
 }
 
-/// A handle to a running swarm. Cheap to clone; the swarm ends when [`Network::shutdown`] is called or every handle
-/// is gone.
+/// A handle to a running swarm. Cheap to clone; the swarm ends when every handle is gone.
 #[derive(Clone)]
 pub struct Network {
     pub(super) commands: mpsc::Sender<Command>,
     peer: PeerId,
     listening: Arc<Vec<String>>,
-    table: SharedTable,
-    traffic: Arc<Traffic>,
-    events: broadcast::Sender<Event>,
+    shared: event_loop::Shared,
 }
 
 /// A swarm whose addresses are bound, and which does nothing until it is run.
@@ -220,11 +217,11 @@ impl Network {
             .map_err(|error| NetworkError::Transport { why: error.to_string() })?;
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
-        let (table, traffic) = (SharedTable::default(), Arc::new(Traffic::default()));
-        let shared = event_loop::Shared { table: table.clone(), traffic: traffic.clone(), events: events.clone() };
-        let event_loop = event_loop::EventLoop::bind(config, &keypair, shared).await?;
+        let table = SharedTable::new(RoutingTable::new(key.peer_id().position(), config.bucket_size));
+        let shared = event_loop::Shared { table, traffic: Arc::new(Traffic::default()), events };
+        let event_loop = event_loop::EventLoop::bind(config, &keypair, shared.clone()).await?;
         let listening = Arc::new(event_loop.listening().to_vec());
-        let network = Self { commands, peer: key.peer_id(), listening, table, traffic, events };
+        let network = Self { commands, peer: key.peer_id(), listening, shared };
         Ok((network, Bound { event_loop, commands: receiver }))
     }
 
@@ -245,22 +242,22 @@ impl Network {
 
     /// The routing table.
     pub const fn table(&self) -> &SharedTable {
-        &self.table
+        &self.shared.table
     }
 
     /// The counters.
     pub fn traffic(&self) -> &Traffic {
-        &self.traffic
+        &self.shared.traffic
     }
 
     /// The channel on which events are published; subscribe to follow them.
     pub const fn events(&self) -> &broadcast::Sender<Event> {
-        &self.events
+        &self.shared.events
     }
 
     /// The peers of the routing table closest to `target`, nearest first.
     pub fn closest(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
-        self.table.closest(target, count)
+        self.shared.table.closest(target, count)
     }
 
     /// Sends a typed request and waits for its reply, at most for `timeout`.
@@ -280,7 +277,7 @@ impl Network {
     pub async fn ask(&self, to: &PeerInfo, frame: RequestFrame, timeout: Duration) -> Result<ResponseFrame, AskError> {
         let peer = to_libp2p(&to.peer)?;
         let addresses = to.addresses.iter().filter_map(|address| dialable(address)).collect();
-        self.traffic.asked.fetch_add(1, Ordering::Relaxed);
+        self.shared.traffic.asked.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let command = Command::Ask { peer, addresses, frame, reply };
         self.commands.send(command).await.map_err(|_| AskError::Closed)?;
@@ -295,16 +292,14 @@ impl Network {
         }
     }
 
-    /// Adds known peers to the routing table and fills it by asking them.
-    ///
-    /// # Errors
-    /// [`AskError::Closed`].
-    pub async fn bootstrap(&self, peers: &[PeerInfo]) -> Result<(), AskError> {
-        let mut known = Vec::with_capacity(peers.len());
-        for info in peers {
-            known.push((to_libp2p(&info.peer)?, info.addresses.iter().filter_map(|a| dialable(a)).collect()));
+    /// Takes peers that others told of into the routing table, where it has room.
+    pub fn heard_of(&self, peers: impl IntoIterator<Item = PeerInfo>) {
+        for mut info in peers {
+            info.addresses.retain(|address| dialable(address).is_some());
+            if !info.addresses.is_empty() {
+                self.shared.heard_of(info);
+            }
         }
-        self.commands.send(Command::Bootstrap(known)).await.map_err(|_| AskError::Closed)
     }
 
     /// Closes every connection to a peer.
@@ -322,7 +317,7 @@ pub(super) fn to_libp2p(peer: &PeerId) -> Result<libp2p::PeerId, AskError> {
 }
 
 /// The address as libp2p has it, if it is one that we would dial: an IP address with TCP or QUIC.
-fn dialable(text: &str) -> Option<Multiaddr> {
+pub(super) fn dialable(text: &str) -> Option<Multiaddr> {
     let address: Multiaddr = text.parse().ok()?;
     let mut parts = address.iter();
     let ip = match parts.next()? {

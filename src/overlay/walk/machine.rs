@@ -764,7 +764,73 @@ mod tests {
         walk.on_reply(&all[0].peer, all[3..].to_vec(), now);
         walk.on_failure(&all[0].peer, Failure::Silent, now);
         assert_eq!(walk.closest().count(), 1);
-        assert_eq!(walk.known(), 3);
+        assert_eq!(walk.candidates.len(), 3);
+    }
+
+    #[test]
+    fn no_more_is_taken_from_a_reply_than_fits() {
+        let now = Instant::now();
+        let all = peers(9);
+        let mut walk = Walk::new(target(), all[8..].to_vec(), None, WalkConfig { per_reply: 2, ..config(8) }, now);
+        asks(&mut walk, now);
+        let mut told = all[..8].to_vec();
+        told[1] = PeerInfo {
+            addresses: vec![
+                "/memory/1
+"
+                .to_owned(),
+                "x".repeat(201),
+            ],
+            ..told[1].clone()
+        };
+        walk.on_reply(&all[8].peer, told, now);
+        assert_eq!(walk.candidates.len(), 2, "one of the two has no address that could be dialled");
+        assert_eq!(walk.visits()[0].outcome, Outcome::Answered { peers: 2, new: 1 });
+    }
+
+    #[test]
+    fn two_paths_have_to_agree_if_two_lead_anywhere() {
+        let now = Instant::now();
+        let all = peers(60);
+        let run = |paths_that_answer: usize| {
+            let mut walk = Walk::new(target(), all[50..52].to_vec(), None, config(3), now);
+            asks(&mut walk, now);
+            walk.on_reply(&all[50].peer, all[..3].to_vec(), now);
+            walk.on_reply(&all[51].peer, all[10..13].to_vec(), now);
+            for path in 0..paths_that_answer {
+                for info in &all[10 * path..10 * path + 3] {
+                    asks(&mut walk, now);
+                    walk.on_reply(&info.peer, vec![], now);
+                }
+            }
+            walk.is_agreed(0, |_| true)
+        };
+        assert!(!run(0));
+        assert!(!run(1));
+        assert!(run(2));
+    }
+
+    #[test]
+    fn peers_beyond_many_silent_ones_cannot_speak_for_the_position() {
+        let now = Instant::now();
+        let all = peers(12);
+        let run = |silent: usize| {
+            let config = WalkConfig { paths: 1, per_reply: 20, ..config(2) };
+            let mut walk = Walk::new(target(), all[11..].to_vec(), None, config, now);
+            asks(&mut walk, now);
+            walk.on_reply(&all[11].peer, all[..11].to_vec(), now);
+            for info in &all[..11] {
+                asks(&mut walk, now);
+                if all[..silent].contains(info) {
+                    walk.on_failure(&info.peer, Failure::Unreachable, now);
+                } else {
+                    walk.on_reply(&info.peer, vec![], now);
+                }
+            }
+            walk.is_agreed(0, |_| true)
+        };
+        assert!(run(4));
+        assert!(!run(5), "of the six closest, one is left");
     }
 
     /// What may happen to a walk.
