@@ -51,11 +51,26 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Takes a peer into the routing table if there is room.
+    /// Takes a peer that others have told of into the routing table if there is room.
     pub(super) fn heard_of(&self, info: PeerInfo) {
         let peer = info.peer;
-        if self.table.heard_of(info) == Heard::Entered {
-            self.publish(Event::PeerJoined { peer });
+        self.changed(peer, self.table.heard_of(info));
+    }
+
+    /// Takes a peer that has proved who it is into the routing table.
+    fn met(&self, info: PeerInfo) {
+        let peer = info.peer;
+        self.changed(peer, self.table.met(info));
+    }
+
+    fn changed(&self, peer: PeerId, heard: Heard) {
+        match heard {
+            Heard::Entered => self.publish(Event::PeerJoined { peer }),
+            Heard::Displaced(other) => {
+                self.publish(Event::PeerLeft { peer: other });
+                self.publish(Event::PeerJoined { peer });
+            }
+            Heard::Known | Heard::InReserve | Heard::Myself => {}
         }
     }
 
@@ -293,7 +308,7 @@ impl EventLoop {
         let local = self.on_loopback.contains(&peer);
         let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
         let addresses = usable.map(without_peer).filter(|address| dialable(address).is_some()).collect();
-        self.shared.heard_of(PeerInfo { peer: id, addresses });
+        self.shared.met(PeerInfo { peer: id, addresses });
     }
 
     /// Takes a peer that cannot be reached out of the routing table; it comes back when it is heard of again.
