@@ -1,9 +1,14 @@
 //! The integration tests, in one binary: linking it once is what takes the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod behaviour;
 mod cli;
 mod enroll;
+mod forge;
+mod hostile;
 mod json_schema;
 mod layers;
+mod overlay;
 mod process;
 mod support;
+mod world;

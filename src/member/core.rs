@@ -175,7 +175,7 @@ impl Core {
 
     /// The members that, with this one, ought to hold what lives at `position`.
     pub(super) fn storers(&self, position: &Position) -> Vec<PeerInfo> {
-        self.network.table().closest(position, self.replication())
+        self.network.table().closest_met(position, self.replication())
     }
 
     /// The peers of the routing table closest to `target`.
@@ -197,6 +197,11 @@ impl Core {
     /// Twice the replication leaves room for tables that differ.
     fn is_responsible(&self, position: &Position) -> bool {
         self.network.table().rank(position) < 2 * self.replication()
+    }
+
+    /// Verifies a record, whose it may be.
+    pub(super) fn verify(&self, envelope: &[u8]) -> Result<VerifiedRecord, Refusal> {
+        self.trust.verify(envelope, None, UnixMs::now())
     }
 
     /// Verifies and stores a record.
@@ -278,7 +283,14 @@ impl Core {
     }
 
     fn seeds(&self, position: &Position) -> Vec<PeerInfo> {
-        self.network.table().closest(position, SEEDS)
+        let mut seeds = self.network.table().closest(position, SEEDS);
+        // Whoever makes up peers next to a name must not fill the seeds of every walk there.
+        for met in self.network.table().closest_met(position, SEEDS / 2) {
+            if !seeds.contains(&met) {
+                seeds.push(met);
+            }
+        }
+        seeds
     }
 
     /// Stores a client's record at those responsible, and keeps it alive here and at two of them.

@@ -62,7 +62,9 @@ async fn ask(
     target: Position,
     timeout: Duration,
 ) -> Result<Vec<PeerInfo>, AskError> {
-    Ok(network.call(peer, &Closest { target, count: NEIGHBOURS }, timeout).await?.peers)
+    let mut peers = network.call(peer, &Closest { target, count: NEIGHBOURS }, timeout).await?.peers;
+    peers.truncate(NEIGHBOURS.into());
+    Ok(peers)
 }
 
 /// Learns of peers all over the space from one member that is connected already: a request for each of the larger

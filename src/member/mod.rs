@@ -23,11 +23,12 @@ pub use self::{
     error::MemberError,
 };
 use crate::{
-    client::{PeerInfo, Put, PutReply, StatusReply},
+    client::{Lookup, LookupReply, PeerInfo, Put, PutReply, StatusReply},
     identity::SecretKey,
     name::{PeerId, ResourceName},
     overlay::{
-        Answer, Caller, Responder, lookup::LookupOutcome, persist::SetAside, socket::SocketServer, swarm::Network,
+        Answer, Caller, Overlay, OverlayError, Responder, lookup::LookupOutcome, persist::SetAside,
+        socket::SocketServer, swarm::Network,
     },
 };
 
@@ -167,6 +168,17 @@ impl Member {
     /// Ends the member as SIGKILL would: nothing is flushed, nobody told. For tests of churn.
     pub fn kill(self) {
         drop(self);
+    }
+}
+
+impl Overlay for Member {
+    async fn put(&self, put: Put) -> Result<PutReply, OverlayError> {
+        self.core.verify(&put.envelope).map_err(OverlayError::Refused)?;
+        Ok(self.core.put(put).await)
+    }
+
+    async fn lookup(&self, lookup: Lookup) -> Result<LookupReply, OverlayError> {
+        Ok(self.core.lookup(lookup.name, Duration::from_millis(lookup.timeout_ms)).await.reply)
     }
 }
 

@@ -108,7 +108,10 @@ async fn overlay_of(
         return Ok((known, peers));
     }
     let overlay = access.overlay.clone().ok_or(OpsError::WhichOverlay)?;
-    if request.local && access.peers.is_empty() {
+    if !request.local {
+        // An overlay that interconnects has a name that others can look up (R2).
+        OverlayId::parse(overlay.as_str())?;
+    } else if access.peers.is_empty() {
         return Ok((new_local_overlay(&overlay, home)?, Vec::new()));
     }
     let attached = access.attach(super::ViaChoice::Peer).await?;

@@ -5,6 +5,10 @@
 //! pushed out by a newcomer (Maymounkov and Mazières 2002, §2.2), so nobody gets into a full table by coming in
 //! numbers.
 //!
+//! Peers that were *met*, over a connection that proves who they are, stand apart from those that were only *heard
+//! of*: anybody can make up peers next to any position. Hearsay gives way to a peer that was met, does not change its
+//! addresses, and does not count where the closest members share out their duties.
+//!
 //! libp2p has a table too. Ours asks nobody by itself: libp2p-kad 0.49 cannot be kept from refreshing its whole table
 //! whenever a small one grows, and dials the oldest peer of a full bucket for every newcomer, by which an overlay of
 //! 64 members soon has a connection between any two.
@@ -28,6 +32,25 @@ const MAX_ADDRESSES: usize = 8;
 struct Entry {
     position: Position,
     info: PeerInfo,
+    met: bool,
+}
+
+impl Entry {
+    /// What was told or seen of the peer once more.
+    fn update(&mut self, info: PeerInfo, met: bool) {
+        if met {
+            self.met = true;
+            if !info.addresses.is_empty() {
+                self.info = info;
+            }
+        } else if !self.met {
+            for address in info.addresses {
+                if self.info.addresses.len() < MAX_ADDRESSES && !self.info.addresses.contains(&address) {
+                    self.info.addresses.push(address);
+                }
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +66,8 @@ pub enum Heard {
     Entered,
     /// It was there already; its addresses are up to date.
     Known,
+    /// It has the place of this peer, which was only heard of and waits in reserve now.
+    Displaced(PeerId),
     /// Its bucket is full.
     InReserve,
     /// It is this peer itself.
@@ -69,8 +94,18 @@ impl RoutingTable {
         self.own.distance(position).common_prefix()
     }
 
-    /// Takes a peer in if its bucket has room, else into the bucket's reserve.
-    pub fn heard_of(&mut self, mut info: PeerInfo) -> Heard {
+    /// Takes a peer in that others have told of, if its bucket has room, else into the bucket's reserve.
+    pub fn heard_of(&mut self, info: PeerInfo) -> Heard {
+        self.take(info, false)
+    }
+
+    /// Takes a peer in that has proved over a connection who it is. In a full bucket it has the place of one that was
+    /// only heard of, if there is one.
+    pub fn met(&mut self, info: PeerInfo) -> Heard {
+        self.take(info, true)
+    }
+
+    fn take(&mut self, mut info: PeerInfo, met: bool) -> Heard {
         let position = info.peer.position();
         if position == self.own {
             return Heard::Myself;
@@ -78,22 +113,36 @@ impl RoutingTable {
         info.addresses.truncate(MAX_ADDRESSES);
         let bucket = self.buckets.entry(self.own.distance(&position).common_prefix()).or_default();
         if let Some(entry) = bucket.live.iter_mut().find(|entry| entry.position == position) {
-            if !info.addresses.is_empty() {
-                entry.info = info;
-            }
+            entry.update(info, met);
             return Heard::Known;
         }
-        let entry = Entry { position, info };
+        let waiting = bucket.reserve.iter().position(|waiting| waiting.position == position);
+        let entry = match waiting.and_then(|at| bucket.reserve.remove(at)) {
+            Some(mut entry) => {
+                entry.update(info, met);
+                entry
+            }
+            None => Entry { position, info, met },
+        };
         if bucket.live.len() < self.bucket_size {
-            bucket.reserve.retain(|waiting| waiting.position != position);
             bucket.live.push(entry);
             self.peers += 1;
             return Heard::Entered;
         }
-        bucket.reserve.retain(|waiting| waiting.position != position);
-        bucket.reserve.push_front(entry);
+        let hearsay = bucket.live.iter_mut().find(|live| !live.met).filter(|_| entry.met);
+        let (waits, heard) = match hearsay {
+            Some(live) => {
+                let displaced = std::mem::replace(live, entry);
+                let peer = displaced.info.peer;
+                (displaced, Heard::Displaced(peer))
+            }
+            None => (entry, Heard::InReserve),
+        };
+        // Those that were met wait in front, and are the last to be dropped.
+        let at = if waits.met { 0 } else { bucket.reserve.partition_point(|waiting| waiting.met) };
+        bucket.reserve.insert(at, waits);
         bucket.reserve.truncate(RESERVE);
-        Heard::InReserve
+        heard
     }
 
     /// Takes a peer out, for it does not answer. `None`: it was not in the table. `Some`: it was, and this peer from
@@ -140,25 +189,34 @@ impl RoutingTable {
 
     /// The peers closest to `target`, nearest first.
     pub fn closest(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
-        let mut by_distance: Vec<_> = self.entries().map(|entry| (entry.position.distance(target), entry)).collect();
-        if count < by_distance.len() {
-            by_distance.select_nth_unstable_by_key(count, |(distance, _)| *distance);
-            by_distance.truncate(count);
-        }
-        by_distance.sort_unstable_by_key(|(distance, _)| *distance);
-        by_distance.into_iter().map(|(_, entry)| entry.info.clone()).collect()
+        closest(self.entries(), target, count)
     }
 
-    /// How many peers of the table stand closer to `target` than this one does.
+    /// Of the peers that were met, those closest to `target`, nearest first.
+    pub fn closest_met(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
+        closest(self.entries().filter(|entry| entry.met), target, count)
+    }
+
+    /// How many peers that were met stand closer to `target` than this one does.
     pub fn rank(&self, target: &Position) -> usize {
         let own = self.own.distance(target);
-        self.entries().filter(|entry| entry.position.distance(target) < own).count()
+        self.entries().filter(|entry| entry.met && entry.position.distance(target) < own).count()
     }
 
     /// Each bucket that holds a peer: the leading bits in common with this one, and how many peers it holds.
     pub fn buckets(&self) -> Vec<(u32, usize)> {
         self.buckets.iter().map(|(prefix, bucket)| (*prefix, bucket.live.len())).collect()
     }
+}
+
+fn closest<'a>(entries: impl Iterator<Item = &'a Entry>, target: &Position, count: usize) -> Vec<PeerInfo> {
+    let mut by_distance: Vec<_> = entries.map(|entry| (entry.position.distance(target), entry)).collect();
+    if count < by_distance.len() {
+        by_distance.select_nth_unstable_by_key(count, |(distance, _)| *distance);
+        by_distance.truncate(count);
+    }
+    by_distance.sort_unstable_by_key(|(distance, _)| *distance);
+    by_distance.into_iter().map(|(_, entry)| entry.info.clone()).collect()
 }
 
 /// A routing table that the swarm's task writes and everybody reads. Cheap to clone; all clones share one table.
@@ -174,6 +232,11 @@ impl SharedTable {
     /// As [`RoutingTable::heard_of`].
     pub fn heard_of(&self, info: PeerInfo) -> Heard {
         self.write().heard_of(info)
+    }
+
+    /// As [`RoutingTable::met`].
+    pub fn met(&self, info: PeerInfo) -> Heard {
+        self.write().met(info)
     }
 
     /// As [`RoutingTable::remove`].
@@ -199,6 +262,11 @@ impl SharedTable {
     /// As [`RoutingTable::closest`].
     pub fn closest(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
         self.read().closest(target, count)
+    }
+
+    /// As [`RoutingTable::closest_met`].
+    pub fn closest_met(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
+        self.read().closest_met(target, count)
     }
 
     /// As [`RoutingTable::rank`].
@@ -253,8 +321,16 @@ mod tests {
         assert_eq!(table.closest(&target, 1000).len(), table.len());
         assert!(table.closest(&target, 0).is_empty());
         let own = peer(u16::MAX).position().distance(&target);
-        let closer = truth.iter().filter(|peer| peer.position().distance(&target) < own).count();
-        assert_eq!(table.rank(&target), closer);
+        let closer: Vec<PeerId> =
+            truth.iter().filter(|peer| peer.position().distance(&target) < own).copied().collect();
+        assert_eq!((table.rank(&target), table.closest_met(&target, 7).len()), (0, 0), "nobody was met");
+        let mut table = table;
+        for peer in &closer[1..] {
+            table.met(PeerInfo { peer: *peer, addresses: vec![] });
+        }
+        assert_eq!(table.rank(&target), closer.len() - 1);
+        let met: Vec<PeerId> = table.closest_met(&target, 2).into_iter().map(|info| info.peer).collect();
+        assert_eq!(met, closer[1..3]);
     }
 
     #[test]
@@ -287,11 +363,36 @@ mod tests {
     fn a_known_peer_gets_its_new_addresses_and_one_is_not_ones_own_peer() {
         let mut table = table(1);
         let moved = PeerInfo { peer: peer(0), addresses: vec!["/ip4/127.0.0.1/tcp/9".to_owned()] };
-        assert_eq!(table.heard_of(moved.clone()), Heard::Known);
-        assert_eq!(table.heard_of(PeerInfo { peer: peer(0), addresses: vec![] }), Heard::Known);
+        assert_eq!(table.met(moved.clone()), Heard::Known);
+        assert_eq!(table.met(PeerInfo { peer: peer(0), addresses: vec![] }), Heard::Known);
         assert_eq!(table.closest(&peer(0).position(), 1), [moved]);
         assert_eq!(table.heard_of(info(u16::MAX - 1)), Heard::Entered);
         let own = PeerInfo { peer: peer(u16::MAX), addresses: vec![] };
         assert_eq!(table.heard_of(own), Heard::Myself);
+    }
+
+    #[test]
+    fn hearsay_gives_way_to_who_was_met_and_does_not_move_anybody() {
+        let mut table = table(2000);
+        let before = table.len();
+        let is_far = |n: &u16| table.bucket_of(&peer(*n).position()) == 0;
+        let newcomers: Vec<u16> = (3000..4000).filter(is_far).take(10).collect();
+        for n in &newcomers[..8] {
+            assert!(matches!(table.met(info(*n)), Heard::Displaced(_)));
+        }
+        assert!(newcomers[..8].iter().all(|n| table.contains(&peer(*n))));
+        assert_eq!(table.met(info(newcomers[8])), Heard::InReserve, "those in the bucket were met, too");
+        assert_eq!(table.heard_of(info(newcomers[9])), Heard::InReserve);
+        assert_eq!(table.len(), before);
+        assert_eq!(table.remove(&peer(newcomers[0])), Some(Some(peer(newcomers[8]))), "who was met waits in front");
+
+        let elsewhere = |n| PeerInfo { peer: peer(n), addresses: vec!["/ip4/192.0.2.66/tcp/1".to_owned()] };
+        assert_eq!(table.heard_of(elsewhere(newcomers[1])), Heard::Known);
+        assert_eq!(table.closest(&peer(newcomers[1]).position(), 1), [info(newcomers[1])]);
+        let heard_of = table.closest(&peer(u16::MAX).position(), 1).remove(0);
+        let lie = PeerInfo { peer: heard_of.peer, addresses: vec!["/ip4/192.0.2.66/tcp/1".to_owned()] };
+        table.heard_of(lie);
+        let addresses = table.closest(&heard_of.peer.position(), 1).remove(0).addresses;
+        assert_eq!(addresses, [&heard_of.addresses[0], "/ip4/192.0.2.66/tcp/1"], "the first word is not the last");
     }
 }
