@@ -10,5 +10,6 @@ mod json_schema;
 mod layers;
 mod overlay;
 mod process;
+mod readme;
 mod support;
 mod world;

@@ -11,10 +11,10 @@ use super::{
     view,
 };
 use crate::{
-    client::{Lookup, LookupReply, PeerInfo, Rejected, Verdict},
+    client::{Lookup, LookupReply, PeerInfo, Rejected, Status, Verdict},
     clock::UnixMs,
     identity::Policy,
-    name::ResourceName,
+    name::{PeerId, ResourceName},
     overlay::{
         drive,
         lookup::LookupConfig,
@@ -83,7 +83,7 @@ impl Lookups {
             match verified.and_then(|record| self.trust.check_pin(&record).map(|()| record)) {
                 Ok(record) if record.is_tombstone() => {}
                 Ok(record) => records.push(record),
-                Err(reason) => rejected.extend(self.entry_peer().map(|peer| Rejected { peer, reason })),
+                Err(reason) => rejected.extend(self.entry_peer().await.map(|peer| Rejected { peer, reason })),
             }
         }
         let open = self.attached.known.descriptor.policy() == Policy::Open;
@@ -111,9 +111,12 @@ impl Lookups {
     }
 
     /// The member whose word the reply is.
-    fn entry_peer(&self) -> Option<crate::name::PeerId> {
-        match &self.attached.route {
-            Route::Socket(_) => None,
+    async fn entry_peer(&mut self) -> Option<PeerId> {
+        match &mut self.attached.route {
+            Route::Socket(socket) => {
+                let status = tokio::time::timeout(self.access.timeout, socket.call(&Status {})).await;
+                Some(status.ok()?.ok()?.peer)
+            }
             Route::Peers { entries, .. } => entries.first().map(|entry| entry.peer),
         }
     }
