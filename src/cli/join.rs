@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser};
 
 use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
-    config,
+    config, descriptors,
     io::{Env, Io, Signal},
     output::{
         Format, Output, count,
@@ -97,6 +97,9 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         }
         let settings = Settings::read(&args.home, env)?;
         let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
+        if output.io().owns_process {
+            descriptors::raise_limit();
+        }
         let request = JoinRequest { listen: settings.listen(&args.listen)?, local: settings.local(args.local) };
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     args::CommonArgs,
+    descriptors,
     io::{Env, Io, Signal},
     lookup,
     output::{
@@ -93,6 +94,9 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-lab` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, _, output| {
+        if output.io().owns_process {
+            descriptors::raise_limit();
+        }
         let mut options = LabOptions::new(args.peers).map_err(failure)?;
         options.quic = args.quic;
         options.folder = args.folder;

@@ -16,6 +16,7 @@
 mod args;
 mod check;
 mod config;
+mod descriptors;
 mod io;
 mod logging;
 mod output;

@@ -217,7 +217,9 @@ async fn open_desk(
             };
             return Ok((attached.known.descriptor, desk));
         }
-        Err(OpsError::Socket(crate::overlay::socket::SocketError::Absent { .. })) if needs_member => {
+        Err(OpsError::Socket(crate::overlay::socket::SocketError::Absent { .. }))
+            if needs_member && access.socket.is_none() =>
+        {
             OpsError::NoContact { aor: request.aor.to_string() }
         }
         Err(error) => return Err(error),

@@ -29,7 +29,8 @@ pub async fn lookup(
 ) -> LookupOutcome {
     let fetch = Fetch { target: name.position(), closer: count(config.walk.per_reply) };
     let timeout = config.walk.request_timeout;
-    let local = own.is_some().then(|| network.peer());
+    // Whether or not it holds anything: nobody asks himself over the network.
+    let local = Some(network.peer());
     let mut machine = LookupMachine::new(name, seeds, local, config, trust, Instant::now());
     if let Some(envelopes) = own {
         let held = FetchReply { envelopes, closer: Vec::new() };

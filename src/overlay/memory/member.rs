@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How many peers a member tells of at the most.
-const MAX_CLOSER: usize = 20;
+const MAX_CLOSER: usize = 40;
 
 #[derive(Debug)]
 pub(super) struct Member {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -331,6 +332,7 @@ fn parse_listen(texts: &[String]) -> Result<Vec<Multiaddr>, NetworkError> {
 async fn listen(swarm: &mut Swarm<Behaviour>, addresses: Vec<Multiaddr>) -> Result<Vec<Multiaddr>, NetworkError> {
     let mut waiting = HashMap::new();
     for address in addresses {
+        check_free(&address)?;
         let id = swarm.listen_on(address.clone()).map_err(|error| match error {
             TransportError::MultiaddrNotSupported(address) => NetworkError::Address {
                 address: address.to_string(),
@@ -367,22 +369,44 @@ async fn listen(swarm: &mut Swarm<Behaviour>, addresses: Vec<Multiaddr>) -> Resu
     Ok(bound)
 }
 
+/// Says now that a port is taken: libp2p's listeners share a port with any other process of the same user that listens
+/// in the same way, and the two would get each other's connections.
+fn check_free(address: &Multiaddr) -> Result<(), NetworkError> {
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
+        Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
+        _ => return Ok(()),
+    };
+    let bound = match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => std::net::TcpListener::bind((ip, port)).map(drop),
+        Some(Protocol::Udp(port)) if port != 0 => std::net::UdpSocket::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    };
+    bound.map_err(|error| NetworkError::Listen { address: address.to_string(), why: spoken(&error.to_string()) })
+}
+
+/// What the operating system says, without its number.
+fn spoken(text: &str) -> String {
+    text.split(" (os error").next().unwrap_or(text).to_owned()
+}
+
 /// The innermost cause: libp2p wraps what the operating system says several times over.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    cause.to_string()
+    spoken(&cause.to_string())
 }
 
 fn dial_error(error: &DialError) -> String {
     match error {
         DialError::Transport(attempts) => attempts
             .iter()
-            .map(|(address, error)| match error {
-                TransportError::MultiaddrNotSupported(_) => format!("{}: not supported", without_peer(address)),
-                TransportError::Other(error) => format!("{}: {}", without_peer(address), root_cause(error)),
+            .map(|(_, error)| match error {
+                TransportError::MultiaddrNotSupported(_) => "such addresses are not supported".to_owned(),
+                TransportError::Other(error) => root_cause(error),
             })
             .next()
             .unwrap_or_else(|| "no address".to_owned()),

@@ -78,7 +78,8 @@ impl WalkConfig {
             timeout: Duration::from_secs(5),
             max_requests: 48 + 2 * k,
             max_candidates: 64,
-            per_reply: 2 * k,
+            // As many as a Kademlia bucket has: where half of them have left, enough are there.
+            per_reply: 20.max(2 * k),
             max_addresses: 8,
         }
     }
@@ -158,8 +159,8 @@ pub struct Visit {
     pub common_prefix: u32,
     /// When it was asked, from the start of the walk.
     pub asked: Duration,
-    /// How long the answer took.
-    pub rtt: Option<Duration>,
+    /// How long it took until the peer answered or the request failed.
+    pub took: Option<Duration>,
     /// What became of the request.
     pub outcome: Outcome,
 }
