@@ -23,7 +23,7 @@ use crate::{
     overlay::{
         Answer, Caller, drive,
         lookup::{LookupConfig, LookupOutcome},
-        persist::{Persist, RecordKey, SetAside},
+        persist::{Persist, PersistError, RecordKey, SetAside},
         placement::PlacementConfig,
         storer::{Change, Storer},
         swarm::Network,
@@ -92,6 +92,8 @@ pub(super) struct Core {
     kept: Mutex<Kept>,
     stores: Stores,
     restored: u32,
+    /// The trouble with the disk that the log has told of.
+    reported: Mutex<Option<PersistError>>,
     home: Option<Home>,
     network: Network,
     handlers: RwLock<HashMap<String, Arc<dyn Handler>>>,
@@ -125,6 +127,7 @@ impl Core {
             storer: Mutex::new(storer),
             kept: Mutex::new(kept),
             stores,
+            reported: Mutex::default(),
             restored: u32::try_from(restored.records).unwrap_or(u32::MAX),
             home: config.home.clone(),
             network,
@@ -244,11 +247,22 @@ impl Core {
     /// Drops what has expired.
     pub(super) fn purge(&self) {
         self.remove(|storer| storer.purge(UnixMs::now()));
-        for store in [&self.stores.records, &self.stores.kept].into_iter().flatten() {
-            if let Some(trouble) = store.trouble() {
-                tracing::error!(%trouble, "records are held in memory only for now");
+    }
+
+    /// Says once that records do not reach the disk, and once that they do again. A full disk stops nobody: memory is
+    /// authoritative, and the writer tries again.
+    pub(super) fn report_trouble(&self) {
+        let stores = [&self.stores.records, &self.stores.kept];
+        let trouble = stores.into_iter().flatten().find_map(Persist::trouble);
+        let mut reported = lock(&self.reported);
+        match &trouble {
+            Some(trouble) if reported.as_ref() != Some(trouble) => {
+                tracing::error!("records are held in memory only for now: {trouble}");
             }
+            None if reported.is_some() => tracing::warn!("records are written to disk again"),
+            _ => {}
         }
+        *reported = trouble;
     }
 
     /// Removes what `remove` removes, from the file as well, and says how much that is.

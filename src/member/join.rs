@@ -105,6 +105,7 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
             () = tokio::time::sleep(spread(config.timing.rejoin)) => {}
             _ = stopping.changed() => return,
         }
+        core.report_trouble();
         let table = network.table();
         if table.is_empty() {
             if known.is_empty() {
