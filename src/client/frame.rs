@@ -174,7 +174,7 @@ pub fn decode<T: DeserializeOwned>(octets: &[u8], what: &'static str) -> Result<
     let mut rest = octets;
     let value =
         ciborium::de::from_reader_with_recursion_limit(&mut rest, 32).map_err(|error| malformed(error.to_string()))?;
-    if rest.is_empty() { Ok(value) } else { Err(malformed(format!("{} octets follow it", rest.len()))) }
+    if rest.is_empty() { Ok(value) } else { Err(malformed(format!("{} bytes follow it", rest.len()))) }
 }
 
 /// A value as it goes onto the wire: its length as four octets, most significant first, then its CBOR.
@@ -187,7 +187,7 @@ pub fn framed<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, Co
     ciborium::into_writer(value, &mut octets).map_err(|error| unencodable(error.to_string()))?;
     let length = octets.len() - 4;
     if length > MAX_FRAME {
-        return Err(unencodable(format!("it has {length} octets, the limit is {MAX_FRAME}")));
+        return Err(unencodable(format!("it has {length} bytes, the limit is {MAX_FRAME}")));
     }
     let length = u32::try_from(length).map_err(|error| unencodable(error.to_string()))?;
     octets[..4].copy_from_slice(&length.to_be_bytes());
@@ -202,7 +202,7 @@ pub fn frame_length(prefix: [u8; 4]) -> Result<usize, CodecError> {
     let announced = u32::from_be_bytes(prefix);
     usize::try_from(announced).ok().filter(|length| *length <= MAX_FRAME).ok_or_else(|| CodecError::Malformed {
         what: "frame",
-        why: format!("it announces {announced} octets, the limit is {MAX_FRAME}"),
+        why: format!("it announces {announced} bytes, the limit is {MAX_FRAME}"),
     })
 }
 

@@ -79,7 +79,7 @@ pub(super) fn check_addresses(addresses: &[String]) -> Result<(), Refusal> {
     }
     for address in addresses {
         if address.len() > MAX_ADDRESS {
-            return Err(Refusal::malformed(format!("an address longer than {MAX_ADDRESS} octets")));
+            return Err(Refusal::malformed(format!("an address longer than {MAX_ADDRESS} bytes")));
         }
         if !address.starts_with('/') || !address.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Refusal::malformed("an address that is no multiaddr"));
@@ -92,7 +92,7 @@ pub(super) fn check_addresses(addresses: &[String]) -> Result<(), Refusal> {
 /// characters that could end it there (RFC 3261 §25.1 allows none of them in a URI either).
 fn check_sip_uri(uri: &str) -> Result<(), Refusal> {
     if uri.len() > MAX_ADDRESS {
-        return Err(Refusal::malformed(format!("a contact URI longer than {MAX_ADDRESS} octets")));
+        return Err(Refusal::malformed(format!("a contact URI longer than {MAX_ADDRESS} bytes")));
     }
     let rest = uri
         .split_once(':')
