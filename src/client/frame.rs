@@ -228,7 +228,7 @@ mod tests {
     fn what_follows_a_frame_is_an_error() {
         let mut wire = encode(&VERSION, "version").unwrap();
         wire.push(0);
-        assert!(decode::<u8>(&wire, "version").unwrap_err().to_string().contains("1 octets follow"));
+        assert!(decode::<u8>(&wire, "version").unwrap_err().to_string().contains("1 bytes follow"));
     }
 
     #[test]

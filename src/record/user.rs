@@ -138,12 +138,12 @@ mod tests {
         assert!(why(&[]).contains("without contacts"));
         assert!(why(&vec![sip("sip:a@b"); 9]).contains("8 contacts"));
         assert!(why(&[overlay(&["/ip4/192.0.2.1/tcp/1"; 9], 0)]).contains("8 addresses"));
-        assert!(why(&[overlay(&[&format!("/{}", "a".repeat(200))], 0)]).contains("200 octets"));
+        assert!(why(&[overlay(&[&format!("/{}", "a".repeat(200))], 0)]).contains("200 bytes"));
         assert!(why(&[overlay(&["192.0.2.1:4001"], 0)]).contains("no multiaddr"));
         assert!(why(&[overlay(&["/ip4/192.0.2.1 /tcp/1"], 0)]).contains("no multiaddr"));
         assert!(why(&[overlay(&["/dns4/bücher.example/tcp/1"], 0)]).contains("no multiaddr"));
         assert!(why(&[overlay(&[], 1001)]).contains("above 1"));
-        assert!(why(&[sip(&format!("sip:{}", "a".repeat(200)))]).contains("200 octets"));
+        assert!(why(&[sip(&format!("sip:{}", "a".repeat(200)))]).contains("200 bytes"));
         assert!(why(&[sip("tel:+123")]).contains("scheme"));
         assert!(why(&[sip("sip:")]).contains("without a host"));
     }
