@@ -1,13 +1,15 @@
 //! The integration tests, in one binary: linking it once is what takes the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attacks;
 mod behaviour;
 mod cli;
 mod enroll;
 mod forge;
-mod hostile;
+mod forged;
 mod json_schema;
 mod layers;
+mod liars;
 mod overlay;
 mod process;
 mod readme;

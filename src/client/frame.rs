@@ -8,6 +8,10 @@ pub const VERSION: u8 = 1;
 /// The longest frame taken from anybody, in octets. Sixteen times the largest dictionary a storer keeps.
 pub const MAX_FRAME: usize = 1 << 20;
 
+/// The longest request, in octets: twice the largest record that an overlay may allow. Any peer can begin a hundred of
+/// them at a time.
+pub const MAX_REQUEST: usize = 1 << 17;
+
 /// A typed request: its service name and the type of its answer.
 pub trait Call: Serialize + DeserializeOwned {
     /// The name that selects the handler at the member.
@@ -194,15 +198,16 @@ pub fn framed<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, Co
     Ok(octets)
 }
 
-/// The length that the first four octets of a frame announce.
+/// The length that the first four octets of a frame announce, which may be `limit` octets long: [`MAX_REQUEST`] or
+/// [`MAX_FRAME`].
 ///
 /// # Errors
-/// [`CodecError::Malformed`] above [`MAX_FRAME`].
-pub fn frame_length(prefix: [u8; 4]) -> Result<usize, CodecError> {
+/// [`CodecError::Malformed`] above the limit.
+pub fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize, CodecError> {
     let announced = u32::from_be_bytes(prefix);
-    usize::try_from(announced).ok().filter(|length| *length <= MAX_FRAME).ok_or_else(|| CodecError::Malformed {
+    usize::try_from(announced).ok().filter(|length| *length <= limit).ok_or_else(|| CodecError::Malformed {
         what: "frame",
-        why: format!("it announces {announced} bytes, the limit is {MAX_FRAME}"),
+        why: format!("it announces {announced} bytes, the limit is {limit}"),
     })
 }
 
@@ -234,8 +239,9 @@ mod tests {
     #[test]
     fn a_frame_announces_its_length_and_no_more_than_the_limit() {
         let wire = framed(&VERSION, "version").unwrap();
-        assert_eq!(frame_length([wire[0], wire[1], wire[2], wire[3]]).unwrap(), wire.len() - 4);
-        assert!(frame_length([255; 4]).unwrap_err().to_string().contains("limit"));
+        assert_eq!(frame_length([wire[0], wire[1], wire[2], wire[3]], MAX_FRAME).unwrap(), wire.len() - 4);
+        assert!(frame_length([255; 4], MAX_FRAME).unwrap_err().to_string().contains("limit"));
+        assert!(frame_length([0, 2, 0, 0], MAX_REQUEST).is_ok() && frame_length([0, 2, 0, 1], MAX_REQUEST).is_err());
         assert!(framed(&"x".repeat(MAX_FRAME), "text").is_err());
     }
 

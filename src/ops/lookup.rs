@@ -51,9 +51,19 @@ impl Lookups {
     /// # Errors
     /// [`OpsError`].
     pub async fn attach(access: &Access, via: ViaChoice) -> Result<Self, OpsError> {
-        let attached = access.attach(via).await?;
+        Ok(Self::over(access, via, access.attach(via).await?))
+    }
+
+    /// The same, but believing keys that the user has not pinned.
+    pub(super) async fn attach_without_pins(access: &Access, via: ViaChoice) -> Result<Self, OpsError> {
+        let mut attached = access.attach(via).await?;
+        attached.known.pins.keys.clear();
+        Ok(Self::over(access, via, attached))
+    }
+
+    fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
         let trust = attached.known.trust();
-        Ok(Self { access: access.clone(), via, attached, trust, started: None })
+        Self { access: access.clone(), via, attached, trust, started: None }
     }
 
     /// Looks a name up. Whatever comes back is verified here once more, whoever has verified it before.
@@ -69,7 +79,8 @@ impl Lookups {
         let mut records: Vec<VerifiedRecord> = Vec::new();
         let mut rejected = reply.rejected.clone();
         for envelope in &reply.envelopes {
-            match self.trust.verify(envelope, Some(name), now) {
+            let verified = self.trust.verify(envelope, Some(name), now);
+            match verified.and_then(|record| self.trust.check_pin(&record).map(|()| record)) {
                 Ok(record) if record.is_tombstone() => {}
                 Ok(record) => records.push(record),
                 Err(reason) => rejected.extend(self.entry_peer().await.map(|peer| Rejected { peer, reason })),

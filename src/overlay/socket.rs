@@ -21,8 +21,8 @@ use tokio::{
 
 use crate::{
     client::{
-        Call, CodecError, ErrorReply, Event, Events, EventsReply, RequestFrame, ResponseFrame, decode, frame_length,
-        framed,
+        Call, CodecError, ErrorReply, Event, Events, EventsReply, MAX_FRAME, MAX_REQUEST, RequestFrame, ResponseFrame,
+        decode, frame_length, framed,
     },
     kind::Kind,
     overlay::{Answer, Caller, Responder},
@@ -120,7 +120,7 @@ impl SocketClient {
         let broken = |why| SocketError::Broken { path: self.path.clone(), why };
         let octets = framed(&RequestFrame::of(call)?, C::SERVICE)?;
         self.stream.write_all(&octets).await.map_err(broken)?;
-        let response: ResponseFrame = match read(&mut self.stream, "response").await.map_err(broken)? {
+        let response: ResponseFrame = match read(&mut self.stream, MAX_FRAME, "response").await.map_err(broken)? {
             Some(response) => response,
             None => return Err(broken(io::ErrorKind::UnexpectedEof.into())),
         };
@@ -132,7 +132,9 @@ impl SocketClient {
     /// # Errors
     /// [`SocketError::Broken`].
     pub async fn next_event(&mut self) -> Result<Option<Event>, SocketError> {
-        read(&mut self.stream, "event").await.map_err(|why| SocketError::Broken { path: self.path.clone(), why })
+        read(&mut self.stream, MAX_FRAME, "event")
+            .await
+            .map_err(|why| SocketError::Broken { path: self.path.clone(), why })
     }
 }
 
@@ -213,7 +215,7 @@ async fn accept(listener: UnixListener, uid: u32, responder: Arc<dyn Responder>,
 
 async fn serve(mut stream: UnixStream, responder: Arc<dyn Responder>, events: broadcast::Sender<Event>) {
     // A frame that cannot be read ends the connection: what follows it could not be told apart.
-    while let Ok(Some(frame)) = read::<RequestFrame, _>(&mut stream, "request").await {
+    while let Ok(Some(frame)) = read::<RequestFrame, _>(&mut stream, MAX_REQUEST, "request").await {
         if frame.service == Events::SERVICE {
             let follower = events.subscribe();
             if write(&mut stream, &ResponseFrame::of::<Events>(Ok(&EventsReply {}))).await.is_ok() {
@@ -258,14 +260,18 @@ async fn write<T: Serialize>(io: &mut (impl AsyncWrite + Unpin), value: &T) -> i
 }
 
 /// Reads one frame; `None` at a clean end. It may take any time to begin, but not to end.
-async fn read<T: DeserializeOwned, R: AsyncRead + Unpin>(io: &mut R, what: &'static str) -> io::Result<Option<T>> {
+async fn read<T, R>(io: &mut R, limit: usize, what: &'static str) -> io::Result<Option<T>>
+where
+    T: DeserializeOwned,
+    R: AsyncRead + Unpin,
+{
     let mut length = [0; 4];
     if io.read(&mut length[..1]).await? == 0 {
         return Ok(None);
     }
     let rest = async {
         io.read_exact(&mut length[1..]).await?;
-        let length = frame_length(length).map_err(io::Error::other)?;
+        let length = frame_length(length, limit).map_err(io::Error::other)?;
         // The buffer grows with what arrives, not with what the other side announces.
         let mut octets = Vec::with_capacity(length.min(4096));
         io.take(length as u64).read_to_end(&mut octets).await?;

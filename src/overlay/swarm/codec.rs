@@ -6,7 +6,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::client::{self, MAX_FRAME, RequestFrame, ResponseFrame};
+use crate::client::{self, MAX_FRAME, MAX_REQUEST, RequestFrame, ResponseFrame};
 
 /// The codec of the client protocol. Stateless.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,14 +21,14 @@ impl request_response::Codec for FrameCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io, "request").await
+        read(io, MAX_REQUEST, "request").await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<ResponseFrame>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io, "response").await
+        read(io, MAX_FRAME, "response").await
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: RequestFrame) -> io::Result<()>
@@ -46,10 +46,14 @@ impl request_response::Codec for FrameCodec {
     }
 }
 
-async fn read<T: DeserializeOwned, R: AsyncRead + Unpin>(io: &mut R, what: &'static str) -> io::Result<T> {
+async fn read<T, R>(io: &mut R, limit: usize, what: &'static str) -> io::Result<T>
+where
+    T: DeserializeOwned,
+    R: AsyncRead + Unpin,
+{
     let mut length = [0; 4];
     io.read_exact(&mut length).await?;
-    let length = client::frame_length(length).map_err(io::Error::other)?;
+    let length = client::frame_length(length, limit).map_err(io::Error::other)?;
     // The buffer grows with what arrives, not with what the other side announces.
     let mut octets = Vec::with_capacity(length.min(4096));
     io.take(length as u64).read_to_end(&mut octets).await?;

@@ -1,5 +1,7 @@
 //! TCP with noise and yamux, and QUIC. Built by hand: a client that only needs TCP does not pay for QUIC's TLS.
 
+use std::time::Duration;
+
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
@@ -14,6 +16,10 @@ use libp2p::{
 
 use super::NetworkError;
 
+/// How long dialling and the handshakes may take. Without an end to it, a few hundred TCP connections that say nothing
+/// would fill all places for connections under way, and keep everybody else out.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Whether an address is one of QUIC.
 pub(super) fn is_quic(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Protocol::QuicV1))
@@ -26,7 +32,8 @@ pub(super) fn build(key: &Keypair, with_quic: bool) -> Result<Boxed<(PeerId, Str
         // V1Lazy saves the dialler a round trip for each negotiation.
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux::Config::default());
+        .multiplex(yamux::Config::default())
+        .timeout(HANDSHAKE_TIMEOUT);
     if !with_quic {
         return Ok(tcp.boxed());
     }
