@@ -67,8 +67,8 @@ pub const TOOL: Tool = Tool {
 #[derive(Debug, Parser)]
 #[command(name = TOOL.name)]
 struct Args {
-    /// A user (sip:USER@OVERLAY), the proxy peers (sip:OVERLAY) or the relays (turn: or teredo:OVERLAY); - reads URIs
-    /// from standard input. Of several, the highest exit code counts
+    /// A user (sip:USER@OVERLAY), the proxy peers (sip:OVERLAY) or the relay agent peers (turn: or
+    /// teredo:OVERLAY); - reads URIs from standard input. Of several, the highest exit code counts
     #[arg(value_name = "URI", required = true)]
     uris: Vec<String>,
 
@@ -107,7 +107,7 @@ enum ViaArg {
     Socket,
     /// Only a remote member.
     Peer,
-    /// Only an own walk.
+    /// Only a walk of its own.
     Walk,
 }
 
@@ -354,7 +354,7 @@ fn summary(outcome: &LookupOutcome) -> String {
     let how = match outcome.via {
         Via::Socket => "through the member on this machine",
         Via::Peer => "through a member",
-        Via::Walk => "by an own walk",
+        Via::Walk => "by a walk of its own",
     };
     format!(
         "{} from {}, {how}, {} in {:.0} ms",
@@ -502,7 +502,7 @@ mod tests {
         assert!(lines[1].contains("peer 12D3KooW…") && lines[1].ends_with("58 min 20 s  4f2a91c3…"), "{out}");
         assert_eq!(lines[2].trim(), "/ip4/192.0.2.7/udp/4001/quic-v1");
         assert_eq!(lines[3].trim(), "sip:alice@192.0.2.9:5060 (q=0.5)");
-        assert_eq!(err, "1 record from 3 storers, by an own walk, 5 requests in 41 ms\n");
+        assert_eq!(err, "1 record from 3 storers, by a walk of its own, 5 requests in 41 ms\n");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Runs the pure machines of [`lookup`](super::lookup) and [`placement`](super::placement) over a [`Network`].
+//! Runs the pure machines of [`lookup`](super::lookup) and [`placement`] over a [`Network`].
 
 use std::{sync::Arc, time::Instant};
 
