@@ -13,4 +13,5 @@ mod liars;
 mod overlay;
 mod process;
 mod support;
+mod tools;
 mod world;
