@@ -2,6 +2,7 @@ complete -c p2p-lookup -l via -d 'Whom to ask: the member on this machine (socke
 socket\t'Only the member on this machine'
 peer\t'Only a remote member'
 walk\t'Only an own walk'"
+complete -c p2p-lookup -l pin -d 'Believe only this device\'s key for the URI from now on, and other pinned ones (for overlays of policy open)' -r
 complete -c p2p-lookup -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-lookup -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
 complete -c p2p-lookup -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r

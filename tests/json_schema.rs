@@ -84,6 +84,7 @@ fn record(certificate: Option<&str>, offer: Option<OfferView>) -> RecordView {
     RecordView {
         instance: InstanceId::of_key(&[1; 32]),
         sequence: 1_767_225_600_000,
+        key: p2psip::identity::PublicKey::from_octets([1; 32]),
         expires_at_ms: UnixMs(1_767_229_200_000),
         expires_in_ms: 3_600_000,
         certificate: certificate.map(str::to_owned),

@@ -12,6 +12,7 @@ mod layers;
 mod liars;
 mod overlay;
 mod process;
+mod readme;
 mod support;
 mod tools;
 mod world;

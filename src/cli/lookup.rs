@@ -25,11 +25,12 @@ use super::{
 };
 use crate::{
     kind::Kind,
-    name::{PeerId, ResourceName},
+    name::{InstanceId, PeerId, ResourceName},
     ops::{
         Access, ViaChoice,
         lookup::Lookups,
         outcome::{ContactView, LookupOutcome, LookupStatus, RecordView, Via},
+        pin,
     },
 };
 
@@ -82,6 +83,10 @@ struct Args {
     )]
     via: ViaArg,
 
+    /// Believe only this device's key for the URI from now on, and other pinned ones (for overlays of policy open)
+    #[arg(long, value_name = "INSTANCE")]
+    pin: Option<InstanceId>,
+
     #[command(flatten)]
     access: AccessArgs,
 
@@ -133,8 +138,15 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
         let access = Settings::read(&args.home, env)?.access(&args.access, None)?;
         let uris = Uris::new(&args.uris, output)?;
+        let via = args.via.into();
+        let pin = args.pin.map(|instance| uris.only().map(|name| (name, instance))).transpose()?;
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        runtime::one_shot(signals, &progress, look_up_all(access, args.via.into(), uris, output))?
+        runtime::one_shot(signals, &progress, async {
+            if let Some((name, instance)) = pin {
+                pin::pin(&access, &name, &instance, via).await?;
+            }
+            look_up_all(access, via, uris, output).await
+        })?
     })
 }
 
@@ -199,6 +211,15 @@ impl Uris {
         }
         let names = operands.iter().map(|text| ResourceName::parse(text)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self::Operands { several: names.len() > 1, names: names.into_iter() })
+    }
+
+    /// The one URI given as an operand, which is needed where it matters which one is meant.
+    fn only(&self) -> Result<ResourceName, Failure> {
+        match self {
+            Self::Operands { names, several: false } => names.as_slice().first().cloned(),
+            _ => None,
+        }
+        .ok_or_else(|| Failure::usage("--pin takes one URI"))
     }
 
     const fn are_several(&self) -> bool {
@@ -306,7 +327,7 @@ fn verdict(outcome: &LookupOutcome) -> String {
         ),
         LookupStatus::Untrusted => format!("{uri}: found, but not to be trusted: {}", rejections(outcome)),
         LookupStatus::Contested => format!(
-            "{uri}: contested: {} by different keys, none of them pinned; ask its owner which instance is right",
+            "{uri}: contested: {} by different keys, none of them pinned; have its owner confirm an instance, then believe it with --pin INSTANCE",
             count(outcome.records.len(), "record")
         ),
     }
@@ -426,6 +447,7 @@ mod tests {
         RecordView {
             instance: InstanceId::of_key(&[1; 32]),
             sequence: 1_767_225_600_000,
+            key: crate::identity::PublicKey::from_octets([7; 32]),
             expires_at_ms: UnixMs(1_767_229_200_000),
             expires_in_ms: 3_500_000,
             certificate: Some("4f2a91c3d0e7b856".to_owned()),

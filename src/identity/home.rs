@@ -1,7 +1,7 @@
 //! The folder that holds everything a member keeps: keys, certificates, the descriptor, pins and the record store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -51,8 +51,8 @@ pub struct HomeLock {
 pub struct Pins {
     /// The descriptor of each overlay.
     pub descriptors: BTreeMap<OverlayId, DescriptorHash>,
-    /// The key of each name, for overlays of the policy open.
-    pub keys: BTreeMap<ResourceName, PublicKey>,
+    /// The keys of each name, for overlays of the policy open: one for each device that was seen to be the user's.
+    pub keys: BTreeMap<ResourceName, BTreeSet<PublicKey>>,
 }
 
 impl Home {
@@ -409,11 +409,11 @@ mod tests {
         let alice: ResourceName = "sip:alice@p2psip.org".parse().unwrap();
         let key = SecretKey::generate().unwrap().public();
         home.change_pins(|pins| {
-            pins.keys.insert(alice.clone(), key);
+            pins.keys.entry(alice.clone()).or_default().insert(key);
         })
         .unwrap();
         assert_eq!(home.pinned_descriptor(&overlay).unwrap(), Some(hash));
-        assert_eq!(home.pins().unwrap().keys.get(&alice), Some(&key));
+        assert_eq!(home.pins().unwrap().keys.get(&alice), Some(&BTreeSet::from([key])));
         fs::write(home.pins_path(), "[descriptors]\n\"p2psip.org\" = \"short\"\n").unwrap();
         let error = home.pins().unwrap_err().to_string();
         assert!(error.contains("pins.toml is not a file of pins: line 2") && !error.contains('\n'), "{error}");

@@ -21,7 +21,7 @@ use crate::{
     record::{Body, Payload, RecordError, ServiceOffer, seal},
 };
 
-/// Storers of a record: few, so that even a small overlay has members without it.
+/// Storers of a record unless told otherwise: few, so that even a small overlay has members without it.
 const REPLICATION: u8 = 5;
 /// Peers in a bucket of a routing table: few, so that lookups take several hops in a small world.
 const BUCKET_SIZE: usize = 8;
@@ -53,6 +53,8 @@ pub struct LabOptions {
     pub timing: Timing,
     /// Policy of the overlay.
     pub policy: Policy,
+    /// Storers of a record.
+    pub replication: u8,
 }
 
 impl LabOptions {
@@ -76,7 +78,15 @@ impl LabOptions {
             ..Timing::default()
         };
         let overlay = OverlayId::parse("p2psip.org")?;
-        Ok(Self { members, overlay, folder: None, quic: false, timing, policy: Policy::Enrolled })
+        Ok(Self {
+            members,
+            overlay,
+            folder: None,
+            quic: false,
+            timing,
+            policy: Policy::Enrolled,
+            replication: REPLICATION,
+        })
     }
 }
 
@@ -180,7 +190,7 @@ impl World {
             Policy::Enrolled => Some(Authority::create(&options.overlay, now)?),
             Policy::Open => None,
         };
-        let limits = Limits { replication: REPLICATION, ..Limits::default() };
+        let limits = Limits { replication: options.replication, ..Limits::default() };
         let ca = authority.as_ref().map(|authority| authority.certificate().clone());
         let descriptor =
             Arc::new(Descriptor::new(options.overlay.clone(), !options.overlay.is_fqdn(), options.policy, ca, limits)?);
@@ -332,7 +342,7 @@ impl World {
 
     /// Waits until every member knows enough others to answer for its part of the space.
     async fn settle(&self) -> Result<(), LabError> {
-        let enough = (self.members.len() - 1).min(usize::from(REPLICATION));
+        let enough = (self.members.len() - 1).min(usize::from(self.options.replication));
         let began = Instant::now();
         loop {
             let alone = self.members.iter().filter(|member| member.network().table().len() < enough).count();

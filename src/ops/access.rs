@@ -76,8 +76,10 @@ pub(super) struct Known {
 impl Known {
     pub(super) fn trust(&self) -> Arc<Trust> {
         let trust = Trust::new(self.descriptor.clone(), self.revocations.clone());
-        for (name, key) in &self.pins.keys {
-            trust.pin(name.clone(), *key);
+        for (name, keys) in &self.pins.keys {
+            for key in keys {
+                trust.pin(name.clone(), *key);
+            }
         }
         Arc::new(trust)
     }

@@ -5,7 +5,7 @@ use crate::{
     identity::IdentityError,
     kind::Kind,
     member::MemberError,
-    name::{NameError, OverlayId},
+    name::{InstanceId, NameError, OverlayId},
     overlay::{
         socket::SocketError,
         swarm::{AskError, NetworkError},
@@ -146,6 +146,14 @@ pub enum OpsError {
         /// The policy's limit.
         max_seconds: u64,
     },
+    /// There is no record of the instance that is meant.
+    #[error("{name} has no record of the instance {instance}; see p2p-lookup --json {name}")]
+    NotThere {
+        /// The name.
+        name: String,
+        /// The instance.
+        instance: InstanceId,
+    },
     /// A contact that is no SIP URI.
     #[error("'{text}' is not a contact: {why}; write one like sip:alice@192.0.2.1:5060")]
     Contact {
@@ -178,6 +186,7 @@ impl OpsError {
             Self::UnknownDescriptor { .. } | Self::DescriptorChanged { .. } | Self::ForgedDescriptor { .. } => {
                 Kind::Untrusted
             }
+            Self::NotThere { .. } => Kind::Negative,
             Self::NobodyToAsk { .. } | Self::Timeout { .. } => Kind::Unreachable,
         }
     }

@@ -10,10 +10,10 @@ use super::{
     view,
 };
 use crate::{
-    client::{Lookup, LookupReply, PeerInfo, Rejected, Verdict},
+    client::{Lookup, LookupReply, PeerInfo, Rejected, Status, Verdict},
     clock::UnixMs,
     identity::Policy,
-    name::ResourceName,
+    name::{PeerId, ResourceName},
     overlay::{
         drive,
         lookup::LookupConfig,
@@ -50,9 +50,19 @@ impl Lookups {
     /// # Errors
     /// [`OpsError`].
     pub async fn attach(access: &Access, via: ViaChoice) -> Result<Self, OpsError> {
-        let attached = access.attach(via).await?;
+        Ok(Self::over(access, via, access.attach(via).await?))
+    }
+
+    /// The same, but believing keys that the user has not pinned.
+    pub(super) async fn attach_without_pins(access: &Access, via: ViaChoice) -> Result<Self, OpsError> {
+        let mut attached = access.attach(via).await?;
+        attached.known.pins.keys.clear();
+        Ok(Self::over(access, via, attached))
+    }
+
+    fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
         let trust = attached.known.trust();
-        Ok(Self { access: access.clone(), via, attached, trust, started: None })
+        Self { access: access.clone(), via, attached, trust, started: None }
     }
 
     /// Looks a name up. Whatever comes back is verified here once more, whoever has verified it before.
@@ -68,10 +78,11 @@ impl Lookups {
         let mut records: Vec<VerifiedRecord> = Vec::new();
         let mut rejected = reply.rejected.clone();
         for envelope in &reply.envelopes {
-            match self.trust.verify(envelope, Some(name), now) {
+            let verified = self.trust.verify(envelope, Some(name), now);
+            match verified.and_then(|record| self.trust.check_pin(&record).map(|()| record)) {
                 Ok(record) if record.is_tombstone() => {}
                 Ok(record) => records.push(record),
-                Err(reason) => rejected.extend(self.entry_peer().map(|peer| Rejected { peer, reason })),
+                Err(reason) => rejected.extend(self.entry_peer().await.map(|peer| Rejected { peer, reason })),
             }
         }
         let open = self.attached.known.descriptor.policy() == Policy::Open;
@@ -99,9 +110,12 @@ impl Lookups {
     }
 
     /// The member whose word the reply is.
-    fn entry_peer(&self) -> Option<crate::name::PeerId> {
-        match &self.attached.route {
-            Route::Socket(_) => None,
+    async fn entry_peer(&mut self) -> Option<PeerId> {
+        match &mut self.attached.route {
+            Route::Socket(socket) => {
+                let status = tokio::time::timeout(self.access.timeout, socket.call(&Status {})).await;
+                Some(status.ok()?.ok()?.peer)
+            }
             Route::Peers { entries, .. } => entries.first().map(|entry| entry.peer),
         }
     }

@@ -7,6 +7,7 @@ mod error;
 pub mod join;
 pub mod lookup;
 pub mod outcome;
+pub mod pin;
 mod race;
 pub mod register;
 mod view;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     clock::UnixMs,
+    identity::PublicKey,
     name::{InstanceId, OverlayId, PeerId},
 };
 
@@ -69,6 +70,8 @@ pub struct RecordView {
     pub instance: InstanceId,
     /// Its sequence (Unix milliseconds).
     pub sequence: u64,
+    /// The key that signed it, in hexadecimal; the instance is its hash.
+    pub key: PublicKey,
     /// When it expires (Unix milliseconds).
     pub expires_at_ms: UnixMs,
     /// How long it is still valid.

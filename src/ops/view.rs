@@ -35,6 +35,7 @@ pub(super) fn record(record: &VerifiedRecord, now: UnixMs) -> RecordView {
     RecordView {
         instance,
         sequence: record.sequence(),
+        key: record.signer(),
         expires_at_ms: record.expires(),
         expires_in_ms: milliseconds(record.expires().since(now)),
         certificate: record.serial().map(str::to_owned),

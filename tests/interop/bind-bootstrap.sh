@@ -7,6 +7,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bin=$PWD/target/debug
+# Debian keeps named where ordinary users do not look.
+PATH=$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
 pids=()
 finish() {
