@@ -14,4 +14,5 @@ mod overlay;
 mod process;
 mod readme;
 mod support;
+mod tools;
 mod world;

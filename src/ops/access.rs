@@ -13,7 +13,10 @@ use crate::{
     dns::{self, DnsError, Resolver},
     identity::{Descriptor, DescriptorHash, Home, Pins, RevocationList, SecretKey},
     name::{OverlayId, PeerId},
-    ops::OpsError,
+    ops::{
+        OpsError,
+        race::{RACED, Worth, race},
+    },
     overlay::{
         Answer, Caller, Responder,
         socket::{SocketClient, SocketError},
@@ -21,9 +24,6 @@ use crate::{
     },
     record::Trust,
 };
-
-/// Peers that are asked at a time; the first good answer counts.
-pub(super) const RACED: usize = 3;
 
 /// The file name of a member's socket in its home.
 const SOCKET: &str = "member.sock";
@@ -304,33 +304,39 @@ impl Access {
             (None, Err(error)) => return Err(unknown(reason(&error))),
         };
         let network = self.client(overlay, hash, &entries).await?;
-        let mut failure = unknown("no peer could be asked for it".to_owned());
-        for entry in entries.iter().take(RACED) {
-            match network.call(entry, &GetDescriptor {}, deadline.saturating_duration_since(Instant::now())).await {
-                Ok(reply) => {
-                    let known = known_from(&reply)?;
-                    if known.descriptor.hash() != hash || known.descriptor.overlay() != overlay {
-                        let (peer, expected) = (entry.peer.to_string(), hash.to_string());
-                        failure = OpsError::ForgedDescriptor { overlay: overlay.clone(), peer, expected };
-                        continue;
-                    }
-                    if pinned.is_none() {
-                        self.pin(&known.descriptor)?;
-                    }
-                    if !secured {
-                        tracing::warn!(
-                            "trusting the descriptor of {overlay} ({}) on first use: the DNS answer is not secured by \
-                             DNSSEC; it is pinned in {} now",
-                            hash.short(),
-                            self.home.display()
-                        );
-                    }
-                    return Ok(Attached { known, route: Route::Peers { network, entries } });
+        let mut failure = None;
+        let learnt = race(&network, &entries, &GetDescriptor {}, RACED, deadline, |entry, reply| {
+            match known_from(&reply) {
+                Ok(known) if known.descriptor.hash() == hash && known.descriptor.overlay() == overlay => {
+                    return Worth::Good(known);
                 }
-                Err(error) => failure = OpsError::Ask { peer: describe(entry), error },
+                Ok(_) => {
+                    let (peer, expected) = (entry.peer.to_string(), hash.to_string());
+                    failure = Some(OpsError::ForgedDescriptor { overlay: overlay.clone(), peer, expected });
+                }
+                Err(error) => failure = Some(error),
             }
+            Worth::Nothing
+        });
+        let known = match learnt.await {
+            Ok(known) => known,
+            Err(Some((entry, error))) => {
+                return Err(failure.unwrap_or(OpsError::Ask { peer: describe(&entry), error }));
+            }
+            Err(None) => return Err(failure.unwrap_or_else(|| unknown("no peer could be asked for it".to_owned()))),
+        };
+        if pinned.is_none() {
+            self.pin(&known.descriptor)?;
         }
-        Err(failure)
+        if !secured {
+            tracing::warn!(
+                "trusting the descriptor of {overlay} ({}) on first use: the DNS answer is not secured by DNSSEC; it is \
+                 pinned in {} now",
+                hash.short(),
+                self.home.display()
+            );
+        }
+        Ok(Attached { known, route: Route::Peers { network, entries } })
     }
 }
 

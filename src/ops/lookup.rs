@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use futures::{StreamExt, stream::FuturesUnordered};
-
 use super::{
     Access, OpsError, ViaChoice,
-    access::{Attached, RACED, Route, describe},
+    access::{Attached, Route, describe},
     outcome::{LookupOutcome, LookupStatus, Via},
+    race::{RACED, Worth, race},
     view,
 };
 use crate::{
@@ -134,7 +133,7 @@ impl Lookups {
             Route::Peers { network, entries } => {
                 let deadline = Instant::now() + timeout;
                 if self.via != ViaChoice::Walk {
-                    match race(network, entries, &call, deadline).await {
+                    match ask_members(network, entries, &call, deadline).await {
                         // A member's word is enough for what carries its own proof; for anything else we look
                         // ourselves, unless told not to.
                         Ok(reply) if reply.verdict == Verdict::Found || self.via == ViaChoice::Peer => {
@@ -163,32 +162,25 @@ const fn network_is_gone(error: &AskError) -> bool {
     matches!(error, AskError::Dial(_) | AskError::OtherOverlay | AskError::Closed)
 }
 
-/// Asks a few entries at once; the first that finds something wins, else the last answer or failure counts.
-async fn race(
+/// Asks a few members at once; the first that finds something wins, else one that does not.
+async fn ask_members(
     network: &Network,
     entries: &[PeerInfo],
     call: &Lookup,
     deadline: Instant,
 ) -> Result<LookupReply, (PeerInfo, AskError)> {
-    let timeout = deadline.saturating_duration_since(Instant::now());
-    let mut waiting = entries.iter();
-    let mut asked: FuturesUnordered<_> = waiting
-        .by_ref()
-        .take(RACED)
-        .map(|entry| async move { (entry, network.call(entry, call, timeout).await) })
-        .collect();
     let mut negative = None;
-    let mut failure = None;
-    while let Some((entry, result)) = asked.next().await {
-        match result {
-            Ok(reply) if reply.verdict == Verdict::Found => return Ok(reply),
-            Ok(reply) => negative = Some(reply),
-            Err(error) => failure = Some((entry.clone(), error)),
+    let found = race(network, entries, call, RACED, deadline, |_, reply| {
+        if reply.verdict == Verdict::Found {
+            return Worth::Good(reply);
         }
-    }
-    match (negative, failure) {
-        (Some(reply), _) => Ok(reply),
-        (None, Some(failure)) => Err(failure),
-        (None, None) => Err((PeerInfo { peer: network.peer(), addresses: vec![] }, AskError::Closed)),
-    }
+        negative = Some(reply);
+        Worth::Fair
+    });
+    let failure = match found.await {
+        Ok(reply) => return Ok(reply),
+        Err(failure) => failure,
+    };
+    let nobody = || (PeerInfo { peer: network.peer(), addresses: vec![] }, AskError::Closed);
+    negative.ok_or_else(|| failure.unwrap_or_else(nobody))
 }
