@@ -46,7 +46,7 @@ pub const TOOL: Tool = Tool {
          of the CA issues the certificate; the member installs it, with the overlay's descriptor. On one machine, \
          issue --into does the last step as well.",
         "A revocation list names the certificates that the CA has taken back. Install it in the home of a member: it \
-         reads the list when it starts, and members pass newer lists on to each other.",
+         notices the list within seconds, and members pass newer lists on to each other.",
     ],
     exits: &[(0, "done"), (2, "wrong usage"), (4, "shown or installed is not to be trusted"), (5, "local failure")],
     examples: &[

@@ -33,7 +33,6 @@ pub const TOOL: Tool = Tool {
     ],
     exits: &[
         (0, "left at SIGTERM"),
-        (1, "refused"),
         (2, "wrong usage"),
         (3, "no member to join"),
         (4, "descriptor not to be trusted"),

@@ -106,6 +106,7 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
             _ = stopping.changed() => return,
         }
         core.report_trouble();
+        core.reread_revocations();
         let table = network.table();
         if table.is_empty() {
             if known.is_empty() {

@@ -7,7 +7,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -403,6 +405,7 @@ fn load(path: &Path) -> Result<(Database, Records), PersistError> {
     let reader = thread::Builder::new()
         .name("records".to_owned())
         .spawn(move || {
+            make_private(&file).map_err(|error| io_error(&file, &error))?;
             let database = builder().create(&file).map_err(|error| database_error(&file, error))?;
             let records = read(&database).map_err(|error| redb_error(&file.display().to_string(), error))?;
             Ok((database, records))
@@ -411,6 +414,15 @@ fn load(path: &Path) -> Result<(Database, Records), PersistError> {
     reader
         .join()
         .unwrap_or_else(|_| Err(PersistError::Corrupt { path: text, why: "reading it failed unexpectedly".to_owned() }))
+}
+
+/// Creates the file, if there is none, for its owner alone: whom a user's records name is nobody else's business.
+fn make_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+fn io_error(path: &Path, error: &io::Error) -> PersistError {
+    PersistError::Io { path: path.display().to_string(), why: error.to_string() }
 }
 
 fn read(database: &Database) -> Result<Records, redb::Error> {
