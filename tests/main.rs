@@ -5,6 +5,7 @@ mod attacks;
 mod behaviour;
 mod cli;
 mod enroll;
+mod faults;
 mod forge;
 mod forged;
 mod json_schema;

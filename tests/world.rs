@@ -20,7 +20,6 @@ use p2psip::{
     clock::UnixMs,
     identity::{Certificate, Home, SecretKey},
     lab::{LabOptions, World},
-    member::Member,
     name::{Aor, ResourceName},
     overlay::{
         Answer, Caller, Responder,
@@ -459,9 +458,4 @@ impl Janitor {
             .spawn();
         Self { _child: child.unwrap() }
     }
-}
-
-/// The member at an index, as a peer.
-pub fn infos(members: &[Member]) -> Vec<PeerInfo> {
-    members.iter().map(Member::info).collect()
 }
