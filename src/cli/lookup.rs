@@ -176,7 +176,7 @@ async fn look_up_all(
             None => {
                 // The overlay goes without saying if the first URI names it.
                 access.overlay.get_or_insert_with(|| name.overlay().clone());
-                attached.insert(Lookups::attach(&access, via).await?)
+                attached.insert(Lookups::attach(&access, via, &name).await?)
             }
         };
         let code = match lookups.lookup(&name).await {

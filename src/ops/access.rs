@@ -151,23 +151,34 @@ impl Access {
         self.socket.clone().unwrap_or_else(|| self.home.join(SOCKET))
     }
 
+    /// The connection to the running member, if there is one and `via` allows it.
+    pub(super) async fn socket(&self, via: ViaChoice) -> Result<Option<SocketClient>, OpsError> {
+        if !matches!(via, ViaChoice::Auto | ViaChoice::Socket) {
+            return Ok(None);
+        }
+        match SocketClient::connect(&self.socket_path()).await {
+            Ok(socket) => Ok(Some(socket)),
+            // Without being asked for, a socket is only one way among others.
+            Err(SocketError::Absent { .. }) if via == ViaChoice::Auto && self.socket.is_none() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Finds a way into the overlay.
     pub(super) async fn attach(&self, via: ViaChoice) -> Result<Attached, OpsError> {
         let known = self.local_descriptor()?;
-        if matches!(via, ViaChoice::Auto | ViaChoice::Socket) {
-            match SocketClient::connect(&self.socket_path()).await {
-                Ok(mut socket) => {
-                    let known = match known {
-                        Some(known) => known,
-                        None => self.descriptor_from_socket(&mut socket).await?,
-                    };
-                    return Ok(Attached { known, route: Route::Socket(socket) });
-                }
-                // Without being asked for, a socket is only one way among others.
-                Err(SocketError::Absent { .. }) if via == ViaChoice::Auto && self.socket.is_none() => {}
-                Err(error) => return Err(error.into()),
-            }
+        if let Some(mut socket) = self.socket(via).await? {
+            let known = match known {
+                Some(known) => known,
+                None => self.descriptor_from_socket(&mut socket).await?,
+            };
+            return Ok(Attached { known, route: Route::Socket(socket) });
         }
+        self.attach_to_peers(known).await
+    }
+
+    /// Finds a way into the overlay that is not a running member's socket.
+    pub(super) async fn attach_to_peers(&self, known: Option<Known>) -> Result<Attached, OpsError> {
         let deadline = self.deadline();
         let overlay = match (&known, &self.overlay) {
             (Some(known), _) => known.descriptor.overlay().clone(),
@@ -273,7 +284,7 @@ impl Access {
     }
 
     /// A member of our own user may say what the overlay is: whoever can change its answer can change our files.
-    async fn descriptor_from_socket(&self, socket: &mut SocketClient) -> Result<Known, OpsError> {
+    pub(super) async fn descriptor_from_socket(&self, socket: &mut SocketClient) -> Result<Known, OpsError> {
         let reply = tokio::time::timeout(self.timeout, socket.call(&GetDescriptor {}))
             .await
             .map_err(|_| self.timed_out("the member on this machine"))??;

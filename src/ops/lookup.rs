@@ -29,6 +29,8 @@ pub struct Lookups {
     attached: Attached,
     trust: Arc<Trust>,
     started: Option<Instant>,
+    /// What the running member has been asked already; its reply is still to be received.
+    begun: Option<ResourceName>,
 }
 
 /// Looks one name up.
@@ -39,18 +41,33 @@ pub async fn lookup(access: &Access, name: &ResourceName, via: ViaChoice) -> Res
     let started = Instant::now();
     let mut named = access.clone();
     named.overlay.get_or_insert_with(|| name.overlay().clone());
-    let mut lookups = Lookups::attach(&named, via).await?;
+    let mut lookups = Lookups::attach(&named, via, name).await?;
     lookups.started = Some(started);
     lookups.lookup(name).await
 }
 
 impl Lookups {
-    /// Finds a way into the overlay that `access` names.
+    /// Finds a way into the overlay that `access` names, to look `first` up and then others.
     ///
     /// # Errors
     /// [`OpsError`].
-    pub async fn attach(access: &Access, via: ViaChoice) -> Result<Self, OpsError> {
-        Ok(Self::over(access, via, access.attach(via).await?))
+    pub async fn attach(access: &Access, via: ViaChoice, first: &ResourceName) -> Result<Self, OpsError> {
+        let mut begun = None;
+        let attached = match access.socket(via).await? {
+            Some(mut socket) => {
+                // The member is at work while this process reads what the overlay is.
+                socket.send(&call(first, access)).await?;
+                match access.local_descriptor()? {
+                    Some(known) => {
+                        begun = Some(first.clone());
+                        Attached { known, route: Route::Socket(socket) }
+                    }
+                    None => access.attach(via).await?,
+                }
+            }
+            None => access.attach_to_peers(access.local_descriptor()?).await?,
+        };
+        Ok(Self { begun, ..Self::over(access, via, attached) })
     }
 
     /// The same, but believing keys that the user has not pinned.
@@ -62,7 +79,7 @@ impl Lookups {
 
     fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
         let trust = attached.known.trust();
-        Self { access: access.clone(), via, attached, trust, started: None }
+        Self { access: access.clone(), via, attached, trust, started: None, begun: None }
     }
 
     /// Looks a name up. Whatever comes back is verified here once more, whoever has verified it before.
@@ -122,11 +139,22 @@ impl Lookups {
 
     async fn ask(&mut self, name: &ResourceName) -> Result<(LookupReply, Via), OpsError> {
         let timeout = self.access.timeout;
-        let call = Lookup { name: name.clone(), timeout_ms: view::milliseconds(timeout) };
+        let call = call(name, &self.access);
         match &mut self.attached.route {
             Route::Socket(socket) => {
                 // The member keeps to the time; the margin is for its answer.
-                let answer = tokio::time::timeout(timeout + timeout / 4, socket.call(&call)).await;
+                let begun = self.begun.take();
+                let asking = async {
+                    if begun.as_ref() == Some(name) {
+                        return socket.receive::<Lookup>().await;
+                    }
+                    if begun.is_some() {
+                        // That name was of another overlay, and nobody waits for the reply.
+                        socket.receive::<Lookup>().await.ok();
+                    }
+                    socket.call(&call).await
+                };
+                let answer = tokio::time::timeout(timeout + timeout / 4, asking).await;
                 let reply = answer.map_err(|_| self.access.timed_out("the member on this machine"))??;
                 Ok((reply, Via::Socket))
             }
@@ -155,6 +183,11 @@ impl Lookups {
             }
         }
     }
+}
+
+/// What a member is asked.
+fn call(name: &ResourceName, access: &Access) -> Lookup {
+    Lookup { name: name.clone(), timeout_ms: view::milliseconds(access.timeout) }
 }
 
 /// Whether asking others is as hopeless: no entry could be dialled, or all speak another protocol.
