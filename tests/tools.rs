@@ -58,7 +58,7 @@ fn nobody_to_ask_not_found_and_not_to_be_trusted_are_different_answers() {
     register(&format!("{} {} --contact sip:phone@192.0.2.1", user.options(), user.aor)).exits(0);
     let distrustful = stranger(world);
     let serial = user.certificate.as_ref().unwrap().serial().to_owned();
-    let list = world.world.authority().unwrap().revoke(None, &[serial.clone()], UnixMs::now()).unwrap();
+    let list = world.world.authority().unwrap().revoke(None, std::slice::from_ref(&serial), UnixMs::now()).unwrap();
     distrustful.home.set_revocations(&list).unwrap();
     let (home, peers) = (home_of(&distrustful), world.peers());
     let nowhere = format!("--peer {}", address_of(free_port()));
