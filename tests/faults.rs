@@ -13,18 +13,23 @@ use p2psip::{
     clock::UnixMs,
     identity::Home,
     lab::LabOptions,
-    member::{Member, MemberConfig, Timing},
+    member::{Member, MemberConfig, MemberError, Timing},
     name::ResourceName,
     ops::enroll,
 };
 
-use crate::world::{Process, Staying, TestWorld, User, eventually, held, lookup, over_socket, register};
+use crate::world::{
+    PATIENCE, Process, Staying, TestWorld, User, eventually, folder, held, lookup, over_socket, register,
+};
 
-/// A world whose members look after their records often.
-fn brisk(members: usize) -> TestWorld {
+const OFTEN: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(100);
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// A world whose members compare their records, and store again what they keep alive, so often.
+fn brisk(members: usize, sync: Duration, keep: Duration) -> TestWorld {
     let options = LabOptions::new(members).unwrap();
-    let (often, soon) = (Duration::from_secs(1), Duration::from_millis(100));
-    let timing = Timing { sync: often, keep: often, refresh: often, rejoin: soon, settle: soon, ..options.timing };
+    let timing = Timing { sync, keep, refresh: OFTEN, rejoin: SOON, settle: SOON, ..options.timing };
     TestWorld::start(LabOptions { timing, ..options })
 }
 
@@ -97,11 +102,10 @@ fn half_of_the_members_can_die_at_once_and_lookups_stay_right_and_quick() {
 
 #[test]
 fn storers_that_die_are_replaced_by_those_that_live() {
-    let mut world = brisk(20);
+    let mut world = brisk(20, OFTEN, NEVER);
     let users: Vec<User> = (0..4).map(|_| registered(&world, "kept")).collect();
     for user in &users {
         let victims: Vec<usize> = world.holders(&user.name()).into_iter().filter(|index| *index >= 6).take(3).collect();
-        // Nobody who keeps the record alive dies with its storers, but for those that are storers themselves.
         kill(&mut world, victims);
         eventually("five members hold it again", || world.holders(&user.name()).len() >= 5);
     }
@@ -112,7 +116,7 @@ fn storers_that_die_are_replaced_by_those_that_live() {
 
 #[test]
 fn a_record_that_all_its_storers_lost_comes_back_from_who_keeps_it_alive() {
-    let mut world = brisk(20);
+    let mut world = brisk(20, NEVER, OFTEN);
     let user = registered(&world, "lost");
     // The member it was handed to is the first.
     let victims: Vec<usize> = world.holders(&user.name()).into_iter().filter(|index| *index > 0).collect();
@@ -127,18 +131,28 @@ fn member_at(world: &TestWorld, home: &Home) -> Member {
     let mut config = MemberConfig::new(world.world.descriptor().clone(), Arc::new(home.peer_key().unwrap()));
     config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
     config.network.bucket_size = 8;
-    let (often, soon) = (Duration::from_secs(1), Duration::from_millis(100));
-    config.timing = Timing { sync: often, keep: often, refresh: often, settle: soon, ..Timing::default() };
+    config.timing = Timing { sync: OFTEN, keep: OFTEN, refresh: OFTEN, settle: SOON, ..Timing::default() };
     config.peers = world.world.members()[..3].iter().map(Member::info).collect();
     config.revocations = home.revocations().unwrap();
     config.socket = Some(home.socket_path());
     config.home = Some(home.clone());
-    world.run(Member::start(config)).unwrap()
+    world.run(async {
+        // One that was killed a moment ago in this process may still be on its way out.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match Member::start(config.clone()).await {
+                Err(MemberError::Persist(_)) if Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                started => return started.unwrap(),
+            }
+        }
+    })
 }
 
 #[test]
 fn a_storer_that_was_absent_does_not_bring_back_what_was_removed_meanwhile() {
-    let world = brisk(8);
+    let world = brisk(8, OFTEN, OFTEN);
     let storer = Home::open(&world.world.folder().join("storer"), true).unwrap();
     storer.set_descriptor(world.world.descriptor()).unwrap();
     let member = member_at(&world, &storer);
@@ -179,7 +193,7 @@ fn a_storer_that_was_absent_does_not_bring_back_what_was_removed_meanwhile() {
 
 #[test]
 fn a_member_killed_by_the_system_comes_back_with_what_it_held() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let home = folder.path().join("home");
     let options = format!("--local --home {} --listen /ip4/127.0.0.1/tcp/0 testnet", home.display());
     let (member, first) = Process::member(&options);
@@ -202,7 +216,8 @@ fn a_member_killed_by_the_system_comes_back_with_what_it_held() {
 #[test]
 fn a_member_remembers_whom_it_met() {
     let world = TestWorld::shared();
-    let home = Home::open(&tempfile::tempdir().unwrap().keep(), true).unwrap();
+    let folder = folder();
+    let home = Home::open(folder.path(), true).unwrap();
     home.set_descriptor(world.world.descriptor()).unwrap();
     let options = format!("--json --home {} --listen /ip4/127.0.0.1/tcp/0", home.folder().display());
     let mut first = Staying::start(cli::join::run, &format!("{options} {}", world.peers()));
@@ -217,12 +232,11 @@ fn a_member_remembers_whom_it_met() {
     eventually("it is back among the others", || world.run(over_socket(&socket, &Status {})).unwrap().peers >= 5);
     lookup(&format!("--home {} sip:p2psip.org", home.folder().display())).exits(0);
     second.end(p2psip::cli::Signal::Terminate).exits(0);
-    std::fs::remove_dir_all(home.folder()).unwrap();
 }
 
 #[test]
 fn a_member_whose_peers_are_all_gone_finds_back_when_they_return() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let home = |name: &str| folder.path().join(name).display().to_string();
     let options = |name: &str, more: &str| format!("--json --local --home {} testnet {more}", home(name));
     let mut first = Staying::start(cli::join::run, &options("first", "--listen /ip4/127.0.0.1/tcp/0"));
@@ -244,7 +258,7 @@ fn a_member_whose_peers_are_all_gone_finds_back_when_they_return() {
 
 #[test]
 fn a_revoked_certificate_takes_its_records_with_it_everywhere() {
-    let world = brisk(24);
+    let world = brisk(24, OFTEN, OFTEN);
     let (mallory, honest) = (registered(&world, "mallory"), registered(&world, "honest"));
     let old = mallory.seal(&mallory.payload());
     let ca = Home::open(&world.world.folder().join("ca"), true).unwrap();

@@ -8,6 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::world::{
+    Process, Staying, TestWorld, User, eventually, folder, held, join, lookup, over_socket, register, run, timed,
+};
 use p2psip::{
     cli::{self, Io, Signal},
     client::{
@@ -20,16 +23,6 @@ use p2psip::{
     name::{OverlayId, PeerId},
     overlay::{socket::SocketClient, swarm::AskError},
 };
-use tempfile::TempDir;
-
-use crate::world::{
-    Process, Staying, TestWorld, User, eventually, held, join, lookup, over_socket, register, run, timed,
-};
-
-/// A folder for homes.
-fn folder() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
 
 /// Where nobody listens, or nobody answers.
 fn address_of(port: u16) -> String {
@@ -347,20 +340,20 @@ fn what_others_could_read_is_not_used() {
 fn a_socket_that_is_missing_left_behind_or_too_long_is_explained() {
     let folder = folder();
     let home = folder.path().join("home");
-    let line = |socket: &Path| {
+    let line = |home: &Path, socket: &Path| {
         let options = format!("--local --home {} --listen /ip4/127.0.0.1/tcp/0", home.display());
         format!("{options} --socket {} testnet", socket.display())
     };
-    let long = folder.path().join("x".repeat(120));
-    join(&line(&long)).exits(5).says("longer than 107 bytes").says("--socket");
+    let (other, long) = (folder.path().join("other"), folder.path().join("x".repeat(120)));
+    join(&line(&other, &long)).exits(5).says("longer than 107 bytes").says("--socket");
     // A member that was killed leaves its socket; the next one takes its place.
     let socket = home.join("member.sock");
-    let (killed, _) = Process::member(&line(&socket));
+    let (killed, _) = Process::member(&line(&home, &socket));
     killed.kill();
     assert!(socket.exists());
     let gone = format!("--home {} --socket {}", home.display(), socket.display());
     lookup(&format!("{gone} sip:a@testnet")).exits(3).says("no member listens at").says("p2p-join");
-    let mut next = Staying::start(cli::join::run, &format!("--short {}", line(&socket)));
+    let mut next = Staying::start(cli::join::run, &format!("--short {}", line(&home, &socket)));
     next.line();
     lookup(&format!("{gone} sip:a@testnet")).exits(1);
 }
