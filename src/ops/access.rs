@@ -168,11 +168,15 @@ impl Access {
     pub(super) async fn attach(&self, via: ViaChoice) -> Result<Attached, OpsError> {
         let known = self.local_descriptor()?;
         if let Some(mut socket) = self.socket(via).await? {
-            let known = match known {
+            let member_of = match known {
                 Some(known) => known,
                 None => self.descriptor_from_socket(&mut socket).await?,
             };
-            return Ok(Attached { known, route: Route::Socket(socket) });
+            let elsewhere = self.overlay.as_ref().is_some_and(|wanted| wanted != member_of.descriptor.overlay());
+            if via == ViaChoice::Auto && elsewhere {
+                return self.attach_to_peers(None).await;
+            }
+            return Ok(Attached { known: member_of, route: Route::Socket(socket) });
         }
         self.attach_to_peers(known).await
     }
