@@ -14,6 +14,7 @@ complete -c p2p-lookup -l config -d 'Configuration file, instead of ./p2psip.tom
 complete -c p2p-lookup -l color -d 'Colour: auto, always or never; NO_COLOR means never' -r -f -a "auto\t'If a terminal reads it, and neither NO_COLOR nor TERM=dumb is set'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c p2p-lookup -l trace -d 'Walk, ask every storer, and show each request: whom, told of by whom, how long, what it holds, who disagrees'
 complete -c p2p-lookup -s 4 -d 'Use IPv4 only'
 complete -c p2p-lookup -s 6 -d 'Use IPv6 only'
 complete -c p2p-lookup -l json -d 'Print JSON, one object a line'

@@ -16,4 +16,5 @@ mod process;
 mod readme;
 mod support;
 mod tools;
+mod trace;
 mod world;

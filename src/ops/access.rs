@@ -9,10 +9,10 @@ use std::{
 };
 
 use crate::{
-    client::{DescriptorReply, GetDescriptor, PeerInfo},
+    client::{Closest, DescriptorReply, GetDescriptor, PeerInfo, Status},
     dns::{self, DnsError, Resolver},
     identity::{Descriptor, DescriptorHash, Home, Pins, RevocationList, SecretKey},
-    name::{OverlayId, PeerId},
+    name::{OverlayId, PeerId, Position},
     ops::{
         OpsError,
         race::{RACED, Worth, race},
@@ -24,6 +24,9 @@ use crate::{
     },
     record::Trust,
 };
+
+/// Peers that a member on this machine is asked for, to begin a walk with: one bucket of its table.
+const SEEDS: u8 = 20;
 
 /// The file name of a member's socket in its home.
 const SOCKET: &str = "member.sock";
@@ -181,6 +184,46 @@ impl Access {
         self.attach_to_peers(known).await
     }
 
+    /// Finds a way to walk: the given peers, else what the running member knows, whose socket is returned then, else
+    /// the peers in the DNS.
+    pub(super) async fn attach_to_walk(&self) -> Result<(Attached, Option<SocketClient>), OpsError> {
+        let known = self.local_descriptor()?;
+        if self.peers.is_empty()
+            && let Some(mut socket) = self.socket(ViaChoice::Auto).await?
+        {
+            let member_of = match known {
+                Some(known) => known,
+                None => self.descriptor_from_socket(&mut socket).await?,
+            };
+            let descriptor = &member_of.descriptor;
+            if self.overlay.as_ref().is_some_and(|wanted| wanted != descriptor.overlay()) {
+                return Ok((self.attach_to_peers(None).await?, None));
+            }
+            let entries = self.seeds(&mut socket, None).await?;
+            let network = self.client(descriptor.overlay(), descriptor.hash(), &entries).await?;
+            return Ok((Attached { known: member_of, route: Route::Peers { network, entries } }, Some(socket)));
+        }
+        Ok((self.attach_to_peers(known).await?, None))
+    }
+
+    /// The member on this machine, and the peers it knows next to a position, or else to itself.
+    pub(super) async fn seeds(
+        &self,
+        socket: &mut SocketClient,
+        target: Option<Position>,
+    ) -> Result<Vec<PeerInfo>, OpsError> {
+        let asked = async {
+            let myself = socket.call(&Status {}).await?;
+            let target = target.unwrap_or_else(|| myself.peer.position());
+            let mut seeds = socket.call(&Closest { target, count: SEEDS }).await?.peers;
+            seeds.push(PeerInfo { peer: myself.peer, addresses: myself.addresses });
+            Ok::<_, SocketError>((seeds, myself.overlay))
+        };
+        let answer = tokio::time::timeout(self.timeout, asked).await;
+        let (seeds, overlay) = answer.map_err(|_| self.timed_out("the member on this machine"))??;
+        self.of_family(seeds, &overlay)
+    }
+
     /// Finds a way into the overlay that is not a running member's socket.
     pub(super) async fn attach_to_peers(&self, known: Option<Known>) -> Result<Attached, OpsError> {
         let deadline = self.deadline();
@@ -239,6 +282,11 @@ impl Access {
                 None => entries.push(PeerInfo { peer, addresses: resolved }),
             }
         }
+        self.of_family(entries, overlay)
+    }
+
+    /// Those peers that have addresses of the family that may be used, with these.
+    fn of_family(&self, mut entries: Vec<PeerInfo>, overlay: &OverlayId) -> Result<Vec<PeerInfo>, OpsError> {
         for entry in &mut entries {
             entry.addresses.retain(|address| match self.family {
                 Family::Any => true,

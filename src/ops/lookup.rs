@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     Access, OpsError, ViaChoice,
     access::{Attached, Route, describe},
-    outcome::{LookupOutcome, LookupStatus, Via},
+    outcome::{LookupOutcome, LookupStatus, TraceView, Via},
     race::{RACED, Worth, race},
     view,
 };
@@ -17,6 +17,7 @@ use crate::{
     overlay::{
         drive,
         lookup::LookupConfig,
+        socket::SocketClient,
         swarm::{AskError, Network},
     },
     record::{Trust, VerifiedRecord, contested},
@@ -31,7 +32,14 @@ pub struct Lookups {
     started: Option<Instant>,
     /// What the running member has been asked already; its reply is still to be received.
     begun: Option<ResourceName>,
+    /// Whether every request is told of.
+    traced: bool,
+    /// The member on this machine, if walks begin with the peers that it knows.
+    guide: Option<SocketClient>,
 }
+
+/// What came back, how, and by which requests.
+type Answered = (LookupReply, Via, Option<Vec<TraceView>>);
 
 /// Looks one name up.
 ///
@@ -77,9 +85,19 @@ impl Lookups {
         Ok(Self::over(access, via, attached))
     }
 
+    /// Finds a way into the overlay for walks of which every request is told in
+    /// [`trace`](LookupOutcome::trace). They do not stop when they have enough, but ask every storer.
+    ///
+    /// # Errors
+    /// [`OpsError`].
+    pub async fn attach_traced(access: &Access) -> Result<Self, OpsError> {
+        let (attached, guide) = access.attach_to_walk().await?;
+        Ok(Self { traced: true, guide, ..Self::over(access, ViaChoice::Walk, attached) })
+    }
+
     fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
         let trust = attached.known.trust();
-        Self { access: access.clone(), via, attached, trust, started: None, begun: None }
+        Self { access: access.clone(), via, attached, trust, started: None, begun: None, traced: false, guide: None }
     }
 
     /// Looks a name up. Whatever comes back is verified here once more, whoever has verified it before.
@@ -90,7 +108,7 @@ impl Lookups {
         let started = self.started.take().unwrap_or_else(Instant::now);
         let overlay = self.attached.known.descriptor.overlay().clone();
         name.check_overlay(&overlay)?;
-        let (reply, via) = self.ask(name).await?;
+        let (reply, via, trace) = self.ask(name).await?;
         let now = UnixMs::now();
         let mut records: Vec<VerifiedRecord> = Vec::new();
         let mut rejected = reply.rejected.clone();
@@ -123,6 +141,7 @@ impl Lookups {
             silent: reply.silent,
             hops: reply.hops,
             elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+            trace,
         })
     }
 
@@ -137,7 +156,7 @@ impl Lookups {
         }
     }
 
-    async fn ask(&mut self, name: &ResourceName) -> Result<(LookupReply, Via), OpsError> {
+    async fn ask(&mut self, name: &ResourceName) -> Result<Answered, OpsError> {
         let timeout = self.access.timeout;
         let call = call(name, &self.access);
         match &mut self.attached.route {
@@ -156,7 +175,7 @@ impl Lookups {
                 };
                 let answer = tokio::time::timeout(timeout + timeout / 4, asking).await;
                 let reply = answer.map_err(|_| self.access.timed_out("the member on this machine"))??;
-                Ok((reply, Via::Socket))
+                Ok((reply, Via::Socket, None))
             }
             Route::Peers { network, entries } => {
                 let deadline = Instant::now() + timeout;
@@ -165,7 +184,7 @@ impl Lookups {
                         // A member's word is enough for what carries its own proof; for anything else we look
                         // ourselves, unless told not to.
                         Ok(reply) if reply.verdict == Verdict::Found || self.via == ViaChoice::Peer => {
-                            return Ok((reply, Via::Peer));
+                            return Ok((reply, Via::Peer, None));
                         }
                         Ok(_) => {}
                         Err((entry, error)) if self.via == ViaChoice::Peer || network_is_gone(&error) => {
@@ -174,12 +193,19 @@ impl Lookups {
                         Err(_) => {}
                     }
                 }
+                if let Some(member) = &mut self.guide {
+                    *entries = self.access.seeds(member, Some(name.position())).await?;
+                }
                 let remaining = deadline.saturating_duration_since(Instant::now());
                 let limits = self.attached.known.descriptor.limits();
-                let config = LookupConfig::for_overlay(limits).within(remaining);
+                let mut config = LookupConfig::for_overlay(limits).within(remaining);
+                if self.traced {
+                    config = config.exhaustive();
+                }
                 let trust = self.trust.clone();
                 let walked = drive::lookup(network, name.clone(), entries.clone(), None, config, trust).await;
-                Ok((walked.reply, Via::Walk))
+                let trace = self.traced.then(|| walked.trace.iter().map(view::trace).collect());
+                Ok((walked.reply, Via::Walk, trace))
             }
         }
     }
