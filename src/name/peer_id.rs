@@ -1,6 +1,8 @@
 use std::{fmt, str::FromStr};
 
-use super::{NameError, Position, text_serde};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::{NameError, Position};
 
 /// What precedes the 32 octets of an ed25519 public key in the binary form of a libp2p peer id: the identity
 /// multihash (code 0, length 36) of a `PublicKey` message (type 1 = Ed25519, 32 octets of data).
@@ -70,7 +72,23 @@ impl FromStr for PeerId {
     }
 }
 
-text_serde!(PeerId);
+/// As text where people read it; on the wire as the 32 octets of the key, which base58 would take longer to write and
+/// read than everything else in an answer that names twenty peers.
+impl Serialize for PeerId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_bytes(&self.0) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            serde_bytes::ByteArray::deserialize(deserializer).map(|key| Self(key.into_array()))
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -82,6 +100,11 @@ mod tests {
         let text = peer.to_string();
         assert!(text.starts_with("12D3KooW"), "{text}");
         assert_eq!(text.parse::<PeerId>().unwrap(), peer);
+        assert_eq!(serde_json::from_str::<PeerId>(&serde_json::to_string(&peer).unwrap()).unwrap(), peer);
+        let mut wire = Vec::new();
+        ciborium::into_writer(&peer, &mut wire).unwrap();
+        assert_eq!(wire.len(), 34);
+        assert_eq!(ciborium::from_reader::<PeerId, _>(&wire[..]).unwrap(), peer);
         for wrong in ["", "12D3KooW", "0OIl", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"] {
             assert!(wrong.parse::<PeerId>().is_err(), "{wrong}");
         }
