@@ -95,6 +95,8 @@ impl SocketError {
 pub struct SocketClient {
     stream: UnixStream,
     path: PathBuf,
+    /// Whether a request was sent whose reply has not been read to its end.
+    awaiting: bool,
 }
 
 impl SocketClient {
@@ -109,7 +111,7 @@ impl SocketClient {
         if uid != own_uid().map_err(absent)? {
             return Err(SocketError::Foreign { path: path.to_owned(), uid });
         }
-        Ok(Self { stream, path: path.to_owned() })
+        Ok(Self { stream, path: path.to_owned(), awaiting: false })
     }
 
     /// Sends a request and waits for its reply. The caller bounds the time.
@@ -121,12 +123,18 @@ impl SocketClient {
         self.receive::<C>().await
     }
 
-    /// Sends a request whose reply [`SocketClient::receive`] returns; until then no other may be sent.
+    /// Sends a request whose reply [`SocketClient::receive`] returns. If the reply to an earlier one was never
+    /// waited for, a new connection is made first.
     ///
     /// # Errors
     /// [`SocketError`].
     pub async fn send<C: Call>(&mut self, call: &C) -> Result<(), SocketError> {
+        if self.awaiting {
+            // Somebody gave up waiting: the late reply must not be taken for that to this request.
+            *self = Self::connect(&self.path).await?;
+        }
         let octets = framed(&RequestFrame::of(call)?, C::SERVICE)?;
+        self.awaiting = true;
         self.stream.write_all(&octets).await.map_err(|why| self.broken(why))
     }
 
@@ -140,6 +148,7 @@ impl SocketClient {
             Ok(None) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
             Err(why) => return Err(self.broken(why)),
         };
+        self.awaiting = false;
         response.reply::<C>().map_err(SocketError::Refused)
     }
 
@@ -307,4 +316,40 @@ where
 fn own_uid() -> io::Result<u32> {
     let (one, _other) = UnixStream::pair()?;
     Ok(one.peer_cred()?.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        client::{Closest, ClosestReply, PeerInfo},
+        name::{PeerId, Position},
+    };
+
+    /// Answers with as many peers as were asked for, the more quickly the more they are.
+    struct Slow;
+
+    impl Responder for Slow {
+        fn respond(&self, _: Caller, frame: RequestFrame) -> Answer {
+            Answer::Later(Box::pin(async move {
+                let count = frame.call::<Closest>().unwrap().count;
+                tokio::time::sleep(Duration::from_millis(400 / u64::from(count))).await;
+                let peer = PeerInfo { peer: PeerId::from_public_key([1; 32]), addresses: vec![] };
+                ResponseFrame::of::<Closest>(Ok(&ClosestReply { peers: vec![peer; count.into()] }))
+            }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_comes_too_late_is_not_taken_for_the_next_one() {
+        let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o700)).tempdir().unwrap();
+        let path = folder.path().join("member.sock");
+        let _server = SocketServer::start(&path, Arc::new(Slow), broadcast::channel(1).0).unwrap();
+        let mut client = SocketClient::connect(&path).await.unwrap();
+        let ask = |count| Closest { target: Position::of_name("sip:alice@p2psip.org"), count };
+        let late = tokio::time::timeout(Duration::from_millis(50), client.call(&ask(1))).await;
+        assert!(late.is_err());
+        assert_eq!(client.call(&ask(8)).await.unwrap().peers.len(), 8);
+        assert_eq!(client.call(&ask(4)).await.unwrap().peers.len(), 4);
+    }
 }
