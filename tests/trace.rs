@@ -12,7 +12,7 @@ use p2psip::{
     identity::SecretKey,
     lab::World,
     member::Member,
-    name::{PeerId, ResourceName},
+    name::PeerId,
     overlay::{
         Answer, Caller, Responder,
         swarm::{Network, NetworkConfig},
@@ -21,7 +21,7 @@ use p2psip::{
 };
 use serde_json::Value;
 
-use crate::world::{PATIENCE, TestWorld, User, eventually, lookup, register};
+use crate::world::{PATIENCE, TestWorld, eventually, lookup, register};
 
 /// A member that takes every record and returns always the same ones.
 struct Stubborn {
@@ -31,11 +31,11 @@ struct Stubborn {
 
 impl Stubborn {
     /// Starts one, and makes it known to every member. What it returns can be set later.
-    async fn join(world: &World) -> (Network, Arc<Mutex<Vec<Vec<u8>>>>) {
+    async fn join(world: &World, key: &SecretKey) -> (Network, Arc<Mutex<Vec<Vec<u8>>>>) {
         let (descriptor, returns) = (world.descriptor(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
         let mut config = NetworkConfig::member(descriptor.overlay().clone(), descriptor.hash());
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-        let (network, bound) = Network::bind(config, &SecretKey::generate().unwrap()).await.unwrap();
+        let (network, bound) = Network::bind(config, key).await.unwrap();
         bound.run(Arc::new(Self { network: network.clone(), returns: returns.clone() }));
         let infos: Vec<_> = world.members().iter().map(Member::info).collect();
         join_all(infos.iter().map(|info| network.call(info, &Status {}, PATIENCE))).await;
@@ -78,8 +78,18 @@ fn line<'a>(json: &'a Value, peer: &PeerId) -> &'a Value {
 #[test]
 fn a_trace_shows_who_has_an_older_record_and_who_withholds_it() {
     let world = TestWorld::of(8);
-    let (stale, old) = world.run(Stubborn::join(&world.world));
-    let (withholder, _) = world.run(Stubborn::join(&world.world));
+    let user = world.user_named("user");
+    // Nobody stands closer to the name than the two, so that both are storers of it.
+    let target = user.name().position();
+    let nearest = world.world.members().iter().map(|member| member.peer().position().distance(&target)).min().unwrap();
+    let near = || loop {
+        let key = SecretKey::generate().unwrap();
+        if key.peer_id().position().distance(&target) < nearest {
+            return key;
+        }
+    };
+    let (stale, old) = world.run(Stubborn::join(&world.world, &near()));
+    let (withholder, _) = world.run(Stubborn::join(&world.world, &near()));
     let (stale, withholder) = (stale.peer(), withholder.peer());
     eventually("everybody knows the two", || {
         let knows = |member: &Member| {
@@ -88,14 +98,6 @@ fn a_trace_shows_who_has_an_older_record_and_who_withholds_it() {
         world.world.members().iter().all(knows)
     });
 
-    // A user of whose five storers both are two.
-    let members = world.world.members().iter().map(Member::peer).chain([stale, withholder]).collect::<Vec<_>>();
-    let stores = |name: &ResourceName| {
-        let mut members = members.clone();
-        members.sort_by_key(|peer| peer.position().distance(&name.position()));
-        [stale, withholder].iter().all(|peer| members[..5].contains(peer))
-    };
-    let user: User = (0..).map(|n| world.user_named(&format!("user-{n}"))).find(|user| stores(&user.name())).unwrap();
     let before = UnixMs::now().0 - 60_000;
     let older = user.payload();
     let older = Payload { sequence: before, expires: UnixMs(older.expires.0 - 60_000), ..older };
