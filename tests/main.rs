@@ -13,5 +13,6 @@ mod liars;
 mod overlay;
 mod process;
 mod readme;
+mod shell;
 mod support;
 mod world;

@@ -258,7 +258,7 @@ impl Access {
     }
 
     /// A swarm that only asks. QUIC is set up only if some peer has nothing else.
-    async fn client(
+    pub(super) async fn client(
         &self,
         overlay: &OverlayId,
         descriptor: DescriptorHash,

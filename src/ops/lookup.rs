@@ -14,7 +14,7 @@ use crate::{
     client::{Lookup, LookupReply, PeerInfo, Rejected, Status, Verdict},
     clock::UnixMs,
     identity::Policy,
-    name::{PeerId, ResourceName},
+    name::{OverlayId, PeerId, ResourceName},
     overlay::{
         drive,
         lookup::LookupConfig,
@@ -64,6 +64,16 @@ impl Lookups {
     fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
         let trust = attached.known.trust();
         Self { access: access.clone(), via, attached, trust, started: None }
+    }
+
+    /// The overlay in which names are looked up.
+    pub fn overlay(&self) -> &OverlayId {
+        self.attached.known.descriptor.overlay()
+    }
+
+    /// Whether a member on this machine is asked, over a connection that ends with it.
+    pub const fn is_local(&self) -> bool {
+        matches!(self.attached.route, Route::Socket(_))
     }
 
     /// Looks a name up. Whatever comes back is verified here once more, whoever has verified it before.
