@@ -41,8 +41,8 @@ complete -c p2p-enroll -n "__fish_p2p_enroll_needs_command" -f -a "issue" -d 'Is
 complete -c p2p-enroll -n "__fish_p2p_enroll_needs_command" -f -a "install" -d 'Put certificates, a descriptor or a revocation list into the home'
 complete -c p2p-enroll -n "__fish_p2p_enroll_needs_command" -f -a "show" -d 'Show what files and homes hold, and whether to trust it'
 complete -c p2p-enroll -n "__fish_p2p_enroll_needs_command" -f -a "revoke" -d 'Take certificates back, with the CA in the home'
-complete -c p2p-enroll -n "__fish_p2p_enroll_using_subcommand init" -l replication -d 'Keep each record on N storers' -r
-complete -c p2p-enroll -n "__fish_p2p_enroll_using_subcommand init" -l max-lifetime -d 'Let records hold for at most S seconds' -r
+complete -c p2p-enroll -n "__fish_p2p_enroll_using_subcommand init" -l replication -d 'Keep each record on N storers [default: 8]' -r
+complete -c p2p-enroll -n "__fish_p2p_enroll_using_subcommand init" -l max-lifetime -d 'Let records hold for at most S seconds [default: 86400]' -r
 complete -c p2p-enroll -n "__fish_p2p_enroll_using_subcommand init" -l home -d 'Folder of keys and certificates [env: P2PSIP_HOME]' -r -F
 complete -c p2p-enroll -n "__fish_p2p_enroll_using_subcommand init" -l config -d 'Configuration file, instead of ./p2psip.toml and the user\'s' -r -F
 complete -c p2p-enroll -n "__fish_p2p_enroll_using_subcommand init" -l color -d 'Colour: auto, always or never; NO_COLOR means never' -r -f -a "auto\t'If a terminal reads it, and neither NO_COLOR nor TERM=dumb is set'

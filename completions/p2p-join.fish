@@ -2,7 +2,7 @@ complete -c p2p-join -l listen -d 'Listen here; repeat for several. Port 0 is an
 complete -c p2p-join -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-join -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
 complete -c p2p-join -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r
-complete -c p2p-join -l socket -d 'Unix socket of a running member [env: P2PSIP_SOCKET]' -r -F
+complete -c p2p-join -l socket -d 'Unix socket of the member on this machine [env: P2PSIP_SOCKET]' -r -F
 complete -c p2p-join -l dns -d 'DNS server, ADDR or ADDR:PORT; repeat for several [env: P2PSIP_DNS]' -r
 complete -c p2p-join -l timeout -d 'Seconds until the first answer, such as 2.5 [default: 5]' -r
 complete -c p2p-join -l home -d 'Folder of keys and certificates [env: P2PSIP_HOME]' -r -F

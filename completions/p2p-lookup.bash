@@ -23,7 +23,7 @@ _p2p__lookup() {
 
     case "${cmd}" in
         p2p__lookup)
-            opts="-4 -6 -q -v -h -V --via --pin --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help --version"
+            opts="-4 -6 -q -v -h -V --via --trace --pin --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -46,7 +46,8 @@ struct Registered {
 struct Read {
     began: Instant,
     took: Duration,
-    right: bool,
+    /// What it came to instead of the record.
+    wrong: Option<String>,
 }
 
 #[tokio::main]
@@ -85,6 +86,15 @@ async fn main() -> Result<()> {
     let orphaned = names.iter().filter(|name| name.storers.iter().all(|storer| dead.contains(storer))).count();
     // A lookup that was under way when the members died counts as one of those after.
     let (before, after): (Vec<_>, Vec<_>) = reads.into_iter().partition(|read| read.began + read.took < killed);
+    let wrong: Vec<_> = after
+        .iter()
+        .filter_map(|read| {
+            let since = milliseconds(read.began.saturating_duration_since(killed));
+            read.wrong
+                .as_ref()
+                .map(|what| json!({ "began_ms": since, "took_ms": milliseconds(read.took), "what": what }))
+        })
+        .collect();
     let report = json!({
         "members": members,
         "killed": dead.len(),
@@ -93,6 +103,7 @@ async fn main() -> Result<()> {
         "names_without_a_storer": orphaned,
         "before": summary(&before),
         "after": summary(&after),
+        "wrong": wrong,
     });
     writeln!(std::io::stdout(), "{report:#}")?;
     Ok(())
@@ -152,7 +163,15 @@ async fn read(
         let outcome = member.lookup(name.name.clone(), TIMEOUT).await;
         let sequences = outcome.records.iter().map(|record| record.sequence());
         let right = outcome.reply.verdict == Verdict::Found && sequences.eq([name.sequence]);
-        reads.push(Read { began, took: began.elapsed(), right });
+        let reply = &outcome.reply;
+        let wrong = (!right).then(|| {
+            let (verdict, storers, requests, silent) = (reply.verdict, reply.storers, reply.requests, reply.silent);
+            format!(
+                "{verdict:?}, {storers} storers, {requests} requests, {silent} silent; stored at {}",
+                name.storers.len()
+            )
+        });
+        reads.push(Read { began, took: began.elapsed(), wrong });
         tokio::time::sleep(PAUSE).await;
     }
     reads
@@ -162,7 +181,7 @@ fn summary(reads: &[Read]) -> serde_json::Value {
     let mut times: Vec<_> = reads.iter().map(|read| read.took).collect();
     times.sort_unstable();
     let percentile = |percent: usize| times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).copied();
-    let right = reads.iter().filter(|read| read.right).count();
+    let right = reads.iter().filter(|read| read.wrong.is_none()).count();
     json!({
         "lookups": reads.len(),
         "right": right,

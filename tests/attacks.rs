@@ -27,7 +27,7 @@ use p2psip::{
 };
 use tempfile::TempDir;
 
-use crate::world::{PATIENCE, Process, TestWorld, eventually, lookup, timed};
+use crate::world::{PATIENCE, Process, TestWorld, eventually, folder, lookup, timed};
 
 /// A member of an overlay of its own, in a process of its own, whose memory can be measured.
 struct Lone {
@@ -43,7 +43,7 @@ struct Lone {
 
 impl Lone {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let home = folder.path().join("home");
         let listen = "--listen /ip4/127.0.0.1/tcp/0";
         let (process, joined) = Process::member(&format!("--local testnet --home {} {listen}", home.display()));

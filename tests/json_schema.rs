@@ -7,9 +7,9 @@ use p2psip::{
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, ResourceName},
     ops::outcome::{
-        BucketView, ContactView, EventOutcome, HeldOutcome, HeldView, JoinOutcome, LookupOutcome, LookupStatus,
-        OfferView, PeerView, PeersOutcome, PingOutcome, RecordView, RegisterOutcome, RegisterStatus, RejectedView,
-        StatusOutcome, TableOutcome, Via,
+        BucketView, ContactView, DifferenceStatus, DifferenceView, EventOutcome, HeldOutcome, HeldRecordView, HeldView,
+        JoinOutcome, LookupOutcome, LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, RecordView,
+        RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, StatusOutcome, TableOutcome, TraceView, Via,
     },
 };
 use serde::Serialize;
@@ -113,22 +113,40 @@ fn lookup() {
         serving: true,
         load: 0.5,
     };
-    assert_shape(
-        "lookup",
-        &[LookupOutcome {
-            status: LookupStatus::Found,
-            uri: "sip:alice@p2psip.org".to_owned(),
-            overlay: OverlayId::parse("p2psip.org").unwrap(),
-            via: Via::Walk,
-            records: vec![record(Some("4f2a"), Some(offer)), record(None, None)],
-            rejected: vec![rejected()],
-            storers: 3,
-            requests: 5,
-            silent: 0,
-            hops: 2,
-            elapsed_ms: 41.5,
-        }],
-    );
+    let plain = LookupOutcome {
+        status: LookupStatus::Found,
+        uri: "sip:alice@p2psip.org".to_owned(),
+        overlay: OverlayId::parse("p2psip.org").unwrap(),
+        via: Via::Walk,
+        records: vec![record(Some("4f2a"), Some(offer)), record(None, None)],
+        rejected: vec![rejected()],
+        storers: 3,
+        requests: 5,
+        silent: 0,
+        hops: 2,
+        elapsed_ms: 41.5,
+        trace: None,
+    };
+    let instance = InstanceId::of_key(&[1; 32]);
+    let request = |told_by, took_ms| TraceView {
+        peer: peer(3),
+        told_by,
+        path: 0,
+        hop: 2,
+        common_prefix_bits: 7,
+        asked_ms: 0.5,
+        took_ms,
+        outcome: RequestStatus::Answered,
+        told_of: 8,
+        new_peers: 1,
+        storer: true,
+        records: vec![HeldView { instance, sequence: 1_767_225_600_000, tombstone: false }],
+        rejected: vec![rejected()],
+        differences: vec![DifferenceView { instance, kind: DifferenceStatus::Stale }],
+    };
+    let trace = Some(vec![request(Some(peer(2)), Some(1.5)), request(None, None)]);
+    assert_shape("lookup-trace", &[LookupOutcome { trace, ..plain.clone() }]);
+    assert_shape("lookup", &[plain]);
 }
 
 #[test]
@@ -215,7 +233,7 @@ fn what_a_shell_tells_of_a_member() {
         tombstone: false,
         kept: true,
     };
-    let records = vec![HeldView { expires_in_ms: 3_600_000, record }];
+    let records = vec![HeldRecordView { expires_in_ms: 3_600_000, record }];
     assert_shape("shell-records", &[HeldOutcome { status: "records", total: 1, records }]);
     assert_shape(
         "shell-ping",
@@ -241,6 +259,17 @@ fn words_of_a_status_are_part_of_the_schema() {
         [Found, Contested, NotFound, Untrusted, NobodyToAsk].map(|status| serde_json::to_value(status).unwrap()).into()
     };
     assert_eq!(words(&lookup), r#""found" "contested" "not-found" "untrusted" "nobody-to-ask""#);
+    let request = || {
+        use RequestStatus::{Answered, Malformed, Refused, Silent, Unreachable, Waiting};
+        let all = [Answered, Unreachable, Silent, Refused, Malformed, Waiting];
+        all.map(|status| serde_json::to_value(status).unwrap()).into()
+    };
+    assert_eq!(words(&request), r#""answered" "unreachable" "silent" "refused" "malformed" "waiting""#);
+    let difference = || {
+        use DifferenceStatus::{Newer, Stale, Withheld};
+        [Stale, Withheld, Newer].map(|status| serde_json::to_value(status).unwrap()).into()
+    };
+    assert_eq!(words(&difference), r#""stale" "withheld" "newer""#);
     let register = || {
         use RegisterStatus::{NobodyToAsk, Refused, Registered, Removed};
         [Registered, Removed, Refused, NobodyToAsk].map(|status| serde_json::to_value(status).unwrap()).into()

@@ -10,7 +10,7 @@ use p2psip::{
     record::{Body, Contact, Payload, Refusal, seal},
 };
 
-use crate::world::{LIFETIME, Staying, TestWorld, User, eventually, join, lookup, register};
+use crate::world::{LIFETIME, Staying, TestWorld, User, eventually, folder, join, lookup, register};
 
 fn contact(user: &User) -> String {
     format!("{} --contact sip:phone@192.0.2.1 {}", user.aor, user.options())
@@ -213,7 +213,7 @@ fn storers_refuse_names_of_other_overlays_however_well_they_are_signed() {
 
 #[test]
 fn an_overlay_that_interconnects_has_a_domain_name() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let home = dir.path().join("home");
     let options = format!("--home {} --listen /ip4/127.0.0.1/tcp/0", home.display());
     join(&format!("{options} testnet")).exits(2).says("testnet");
@@ -223,7 +223,7 @@ fn an_overlay_that_interconnects_has_a_domain_name() {
 
 #[test]
 fn a_local_overlay_needs_neither_domain_name_nor_preparation() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = folder();
     let home = |name: &str| dir.path().join(name).display().to_string();
     let options = |name: &str| format!("--json --home {} --listen /ip4/127.0.0.1/tcp/0", home(name));
     let mut first = Staying::start(p2psip::cli::join::run, &format!("{} --local testnet", options("first")));
@@ -275,7 +275,8 @@ fn in_a_large_overlay_lookups_take_several_hops_and_few_members_hold_a_record() 
         let ran = lookup(&format!("{options} {}", absent.aor));
         assert_eq!(ran.code, 1, "{via}: {ran:?}");
     }
-    world.runtime.block_on(world.world.stop());
+    let TestWorld { world, runtime, .. } = world;
+    runtime.block_on(world.stop());
 }
 
 #[test]

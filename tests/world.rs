@@ -20,7 +20,6 @@ use p2psip::{
     clock::UnixMs,
     identity::{Certificate, Home, SecretKey},
     lab::{LabOptions, World},
-    member::Member,
     name::{Aor, ResourceName},
     overlay::{
         Answer, Caller, Responder,
@@ -29,6 +28,7 @@ use p2psip::{
     },
     record::{Body, Contact, Payload, seal},
 };
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// How long one request of a test may take: long enough for a loaded machine.
@@ -40,14 +40,17 @@ pub const LIFETIME: Duration = Duration::from_secs(600);
 pub struct TestWorld {
     pub world: World,
     pub runtime: Runtime,
+    _folder: TempDir,
 }
 
 impl TestWorld {
     /// Starts a world of its own for a test.
     pub fn start(options: LabOptions) -> Self {
+        let folder = folder();
+        let options = LabOptions { folder: Some(folder.path().to_owned()), ..options };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let world = runtime.block_on(World::start(options, &mut |_| ())).unwrap();
-        Self { world, runtime }
+        Self { world, runtime, _folder: folder }
     }
 
     /// Starts a world of so many members for a test.
@@ -56,15 +59,10 @@ impl TestWorld {
     }
 
     /// The world of 24 members that tests share who change nothing but records of users of their own. It lives as
-    /// long as the process; its folder goes with it, however the process ends.
+    /// long as the process.
     pub fn shared() -> &'static Self {
-        static SHARED: LazyLock<(TestWorld, Janitor)> = LazyLock::new(|| {
-            let folder = tempfile::Builder::new().prefix("p2p-lab-").tempdir().unwrap().keep();
-            let janitor = Janitor::of(&folder);
-            let options = LabOptions { folder: Some(folder), ..LabOptions::new(24).unwrap() };
-            (TestWorld::start(options), janitor)
-        });
-        &SHARED.0
+        static SHARED: LazyLock<TestWorld> = LazyLock::new(|| TestWorld::of(24));
+        &SHARED
     }
 
     /// Runs a future among the members, on this test's thread.
@@ -401,10 +399,10 @@ impl Process {
     #[track_caller]
     pub fn member(line: &str) -> (Self, serde_json::Value) {
         let process = Self::start(env!("CARGO_BIN_EXE_p2p-join"), &format!("--json {line}"));
-        match process.out.recv_timeout(PATIENCE) {
-            Ok(joined) => (process, serde_json::from_str(&joined).unwrap()),
-            Err(_) => panic!("it did not join: {:#?}", process.kill()),
-        }
+        let said = process.out.recv_timeout(PATIENCE).unwrap_or_default();
+        let joined: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+        assert_eq!(joined["status"], "joined", "{said} {:#?}", process.kill());
+        (process, joined)
     }
 
     pub fn id(&self) -> u32 {
@@ -447,8 +445,18 @@ impl Drop for Process {
     }
 }
 
+/// A folder for a test, of mode 0700. It goes with the value, or with the process.
+pub fn folder() -> TempDir {
+    static ALL: LazyLock<(PathBuf, Janitor)> = LazyLock::new(|| {
+        let folder = tempfile::Builder::new().prefix("p2psip-").tempdir().unwrap().keep();
+        let janitor = Janitor::of(&folder);
+        (folder, janitor)
+    });
+    tempfile::Builder::new().prefix("").tempdir_in(&ALL.0).unwrap()
+}
+
 /// Removes a folder when this process has ended, in whatever way: a child process waits for the end of a pipe. Values
-/// in statics are never dropped.
+/// in statics are never dropped, and a process that is killed drops nothing.
 struct Janitor {
     _child: Child,
 }
@@ -456,7 +464,7 @@ struct Janitor {
 impl Janitor {
     fn of(folder: &Path) -> Self {
         let child = Command::new("sh")
-            .args(["-c", "cat >/dev/null; rm -rf -- \"$0\""])
+            .args(["-c", "trap '' INT TERM HUP; cat >/dev/null; rm -rf -- \"$0\""])
             .arg(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -464,9 +472,4 @@ impl Janitor {
             .spawn();
         Self { _child: child.unwrap() }
     }
-}
-
-/// The member at an index, as a peer.
-pub fn infos(members: &[Member]) -> Vec<PeerInfo> {
-    members.iter().map(Member::info).collect()
 }

@@ -66,7 +66,7 @@ pub(super) struct AccessArgs {
     #[arg(long, value_name = "MULTIADDR")]
     pub(super) peer: Vec<String>,
 
-    /// Unix socket of a running member [env: P2PSIP_SOCKET]
+    /// Unix socket of the member on this machine [env: P2PSIP_SOCKET]
     #[arg(long, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
 

@@ -101,7 +101,9 @@ impl Key {
             ),
             Self::Home => ("The folder of keys, certificates and the descriptor.", r#""~/.local/share/p2psip""#),
             Self::Descriptor => ("The overlay's descriptor, if it is not in the home.", r#""descriptor.toml""#),
-            Self::Socket => ("The unix socket of a running member, if it is not in the home.", r#""member.sock""#),
+            Self::Socket => {
+                ("The unix socket of the member on this machine, if it is not in the home.", r#""member.sock""#)
+            }
             Self::Dns => ("DNS servers, instead of the system's.", r#"["192.0.2.53", "[2001:db8::53]:5353"]"#),
             Self::Timeout => ("Seconds until the first answer.", "5"),
             Self::Listen => (

@@ -45,8 +45,8 @@ pub const TOOL: Tool = Tool {
         "A certificate takes three steps: the member makes a request, which never contains a private key; the holder \
          of the CA issues the certificate; the member installs it, with the overlay's descriptor. On one machine, \
          issue --into does the last step as well.",
-        "A revocation list names the certificates that the CA has taken back. Install it in the home of any member: \
-         members pass it on.",
+        "A revocation list names the certificates that the CA has taken back. Install it in the home of a member: it \
+         notices the list within seconds, and members pass newer lists on to each other.",
     ],
     exits: &[(0, "done"), (2, "wrong usage"), (4, "shown or installed is not to be trusted"), (5, "local failure")],
     examples: &[
@@ -89,11 +89,11 @@ enum Command {
         #[arg(long)]
         local: bool,
 
-        /// Keep each record on N storers
+        /// Keep each record on N storers [default: 8]
         #[arg(long, value_name = "N")]
         replication: Option<u8>,
 
-        /// Let records hold for at most S seconds
+        /// Let records hold for at most S seconds [default: 86400]
         #[arg(long, value_name = "S")]
         max_lifetime: Option<u32>,
     },

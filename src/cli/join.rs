@@ -28,12 +28,11 @@ pub const TOOL: Tool = Tool {
     name: "p2p-join",
     description: &[
         "Joins an overlay, or founds it if there is no other member, and stays: it takes part in routing, stores records of others, and serves the tools on this machine through a unix socket. It prints how it can be reached as soon as it is a member.",
-        "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published.",
+        "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published. With --local, without a descriptor and without --peer, it founds a new overlay of the policy open, in which any key may claim any name; p2p-enroll init makes one with a CA.",
         "Ctrl-C leaves the overlay in order and exits 130; SIGTERM does the same and exits 0. A second signal ends at once.",
     ],
     exits: &[
         (0, "left at SIGTERM"),
-        (1, "refused"),
         (2, "wrong usage"),
         (3, "no member to join"),
         (4, "descriptor not to be trusted"),

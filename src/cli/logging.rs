@@ -28,11 +28,13 @@ use super::{
     output::{error::Failure, escape::escape},
 };
 
-/// Starts logging for this process. P2PSIP_LOG (`p2psip=trace,libp2p_kad=debug`) outranks `-q` and `-v`.
+/// Starts logging for this process. P2PSIP_LOG (`p2psip=trace,libp2p_swarm=debug`) outranks `-q` and `-v`.
 pub(super) fn start(tool: &'static str, common: &CommonArgs, env: &Env, colour: bool) -> Result<(), Failure> {
     let filter = match env.variable("P2PSIP_LOG") {
         Some(text) => text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
-            Failure::usage("P2PSIP_LOG: it is not a list of MODULE=LEVEL; write one like p2psip=debug,libp2p_kad=info")
+            Failure::usage(
+                "P2PSIP_LOG: it is not a list of MODULE=LEVEL; write one like p2psip=debug,libp2p_swarm=info",
+            )
         })?,
         None => filter(common.quiet, common.verbose),
     };
@@ -133,9 +135,9 @@ mod tests {
         let shows = |quiet, verbose, target: &str, level| filter(quiet, verbose).would_enable(target, &level);
         assert!(!shows(true, 0, "p2psip::ops", Level::WARN));
         assert!(shows(false, 0, "p2psip::ops", Level::WARN));
-        assert!(!shows(false, 0, "libp2p_kad", Level::WARN));
+        assert!(!shows(false, 0, "libp2p_swarm", Level::WARN));
         assert!(shows(false, 2, "p2psip::ops", Level::DEBUG));
-        assert!(!shows(false, 2, "libp2p_kad", Level::DEBUG));
-        assert!(shows(false, 3, "libp2p_kad", Level::DEBUG));
+        assert!(!shows(false, 2, "libp2p_swarm", Level::DEBUG));
+        assert!(shows(false, 3, "libp2p_swarm", Level::DEBUG));
     }
 }

@@ -18,6 +18,7 @@ use super::{
     runtime,
     settings::Settings,
     tool::{self, Example, Tool, ToolArgs},
+    trace,
 };
 use crate::{
     kind::Kind,
@@ -37,6 +38,7 @@ pub const TOOL: Tool = Tool {
         "Asks the overlay for the records of each URI and prints those that are verified: a user's instances with their contacts, or the peers that offer a service with their endpoints.",
         "It asks the member that runs on this machine, else a remote member, else the storers themselves; --via chooses. \"Not found\" is only said when most of the storers that would have it say so; fewer is \"nobody to ask\".",
         "A URI whose records are forged, expired or revoked is \"found but not to be trusted\": --short then prints nothing, so that a script cannot act on it.",
+        "--trace shows a walk as a tree: each peer asked stands under the one that told of it, with the path and the hop, the bits that its position has in common with the name's, and each record it holds by instance and sequence. Such a walk asks every storer. A record older than another storer's is \"stale\", one that a storer does not have is \"withheld\", and one newer than most storers have is \"newer\".",
     ],
     exits: &[
         (0, "found"),
@@ -49,6 +51,7 @@ pub const TOOL: Tool = Tool {
     examples: &[
         Example { line: "p2p-lookup sip:alice@p2psip.org", does: "where Alice can be reached" },
         Example { line: "p2p-lookup --short sip:p2psip.org", does: "the proxy peers' endpoints, one a line" },
+        Example { line: "p2p-lookup --trace sip:alice@p2psip.org", does: "whom it asks, and what each one holds" },
         Example { line: "p2p-lookup --json - < uris.txt", does: "many URIs over one connection" },
     ],
     bare: Args::command,
@@ -58,8 +61,8 @@ pub const TOOL: Tool = Tool {
 #[derive(Debug, Parser)]
 #[command(name = TOOL.name)]
 struct Args {
-    /// A user (sip:USER@OVERLAY), the proxy peers (sip:OVERLAY) or the relays (turn: or teredo:OVERLAY); - reads URIs
-    /// from standard input. Of several, the highest exit code counts
+    /// A user (sip:USER@OVERLAY), the proxy peers (sip:OVERLAY) or the relay agent peers (turn: or
+    /// teredo:OVERLAY); - reads URIs from standard input. Of several, the highest exit code counts
     #[arg(value_name = "URI", required = true)]
     uris: Vec<String>,
 
@@ -73,6 +76,10 @@ struct Args {
         hide_default_value = true
     )]
     via: ViaArg,
+
+    /// Walk, ask every storer, and show each request: whom, told of by whom, how long, what it holds, who disagrees
+    #[arg(long, conflicts_with = "short")]
+    trace: bool,
 
     /// Believe only this device's key for the URI from now on, and other pinned ones (for overlays of policy open)
     #[arg(long, value_name = "INSTANCE")]
@@ -98,7 +105,7 @@ pub(super) enum ViaArg {
     Socket,
     /// Only a remote member.
     Peer,
-    /// Only an own walk.
+    /// Only a walk of its own.
     Walk,
 }
 
@@ -129,6 +136,9 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
         let access = Settings::read(&args.home, env)?.access(&args.access, None)?;
         let uris = Uris::new(&args.uris, output)?;
+        if args.trace && matches!(args.via, ViaArg::Socket | ViaArg::Peer) {
+            return Err(Failure::usage("--trace shows a walk of its own, and only goes with --via walk").into());
+        }
         let via = args.via.into();
         let pin = args.pin.map(|instance| uris.only().map(|name| (name, instance))).transpose()?;
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
@@ -136,7 +146,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             if let Some((name, instance)) = pin {
                 pin::pin(&access, &name, &instance, via).await?;
             }
-            look_up_all(access, via, uris, output).await
+            look_up_all(access, via, args.trace, uris, output).await
         })?
     })
 }
@@ -145,6 +155,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 async fn look_up_all(
     mut access: Access,
     via: ViaChoice,
+    traced: bool,
     mut uris: Uris,
     output: &mut Output<'_, '_>,
 ) -> Result<u8, Stop> {
@@ -167,7 +178,11 @@ async fn look_up_all(
             None => {
                 // The overlay goes without saying if the first URI names it.
                 access.overlay.get_or_insert_with(|| name.overlay().clone());
-                attached.insert(Lookups::attach(&access, via).await?)
+                attached.insert(if traced {
+                    Lookups::attach_traced(&access).await?
+                } else {
+                    Lookups::attach(&access, via, &name).await?
+                })
             }
         };
         let code = match lookups.lookup(&name).await {
@@ -240,8 +255,14 @@ pub(super) fn present(outcome: &LookupOutcome, several: bool, output: &mut Outpu
             }
         }
         Format::Table => {
+            if let Some(trace) = &outcome.trace {
+                output.heading(&outcome.uri)?;
+                output.table(&trace::tree(trace))?;
+            }
             if !outcome.records.is_empty() {
-                if several {
+                if outcome.trace.is_some() {
+                    output.text("\n")?;
+                } else if several {
                     output.heading(&outcome.uri)?;
                 }
                 output.table(&records_table(&outcome.records))?;
@@ -255,6 +276,9 @@ pub(super) fn present(outcome: &LookupOutcome, several: bool, output: &mut Outpu
         }
     } else if output.format() != Format::Json {
         output.complain(&verdict(outcome));
+    }
+    if let Some(disagreement) = outcome.trace.as_deref().and_then(trace::disagreement) {
+        output.warn(&disagreement);
     }
     Ok(exit_code(outcome.status))
 }
@@ -310,7 +334,7 @@ fn summary(outcome: &LookupOutcome) -> String {
     let how = match outcome.via {
         Via::Socket => "through the member on this machine",
         Via::Peer => "through a member",
-        Via::Walk => "by an own walk",
+        Via::Walk => "by a walk of its own",
     };
     format!(
         "{} from {}, {how}, {} in {:.0} ms",
@@ -433,6 +457,7 @@ mod tests {
             silent: 1,
             hops: 2,
             elapsed_ms: 41.27,
+            trace: None,
         }
     }
 
@@ -458,7 +483,7 @@ mod tests {
         assert!(lines[1].contains("peer 12D3KooW…") && lines[1].ends_with("58 min 20 s  4f2a91c3…"), "{out}");
         assert_eq!(lines[2].trim(), "/ip4/192.0.2.7/udp/4001/quic-v1");
         assert_eq!(lines[3].trim(), "sip:alice@192.0.2.9:5060 (q=0.5)");
-        assert_eq!(err, "1 record from 3 storers, by an own walk, 5 requests in 41 ms\n");
+        assert_eq!(err, "1 record from 3 storers, by a walk of its own, 5 requests in 41 ms\n");
     }
 
     #[test]

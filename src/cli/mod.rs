@@ -24,6 +24,7 @@ mod output;
 mod runtime;
 mod settings;
 mod tool;
+mod trace;
 
 pub mod enroll;
 pub mod join;

@@ -255,7 +255,11 @@ fn reason(outcome: &RegisterOutcome) -> &str {
 fn storers(outcome: &RegisterOutcome) -> String {
     let silent = usize::try_from(outcome.silent).unwrap_or(usize::MAX);
     let asked = outcome.stored.len().saturating_add(outcome.refused.len()).saturating_add(silent);
-    format!("{} of {}, read back from {}", outcome.stored.len(), count(asked, "storer"), outcome.read_back)
+    let read_back = match outcome.read_back {
+        0 => "not read back".to_owned(),
+        from => format!("read back from {from}"),
+    };
+    format!("{} of {}, {read_back}", outcome.stored.len(), count(asked, "storer"))
 }
 
 fn listing(outcome: &RegisterOutcome) -> Grid {

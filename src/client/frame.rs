@@ -178,7 +178,7 @@ pub fn decode<T: DeserializeOwned>(octets: &[u8], what: &'static str) -> Result<
     let mut rest = octets;
     let value =
         ciborium::de::from_reader_with_recursion_limit(&mut rest, 32).map_err(|error| malformed(error.to_string()))?;
-    if rest.is_empty() { Ok(value) } else { Err(malformed(format!("{} octets follow it", rest.len()))) }
+    if rest.is_empty() { Ok(value) } else { Err(malformed(format!("{} bytes follow it", rest.len()))) }
 }
 
 /// A value as it goes onto the wire: its length as four octets, most significant first, then its CBOR.
@@ -191,7 +191,7 @@ pub fn framed<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, Co
     ciborium::into_writer(value, &mut octets).map_err(|error| unencodable(error.to_string()))?;
     let length = octets.len() - 4;
     if length > MAX_FRAME {
-        return Err(unencodable(format!("it has {length} octets, the limit is {MAX_FRAME}")));
+        return Err(unencodable(format!("it has {length} bytes, the limit is {MAX_FRAME}")));
     }
     let length = u32::try_from(length).map_err(|error| unencodable(error.to_string()))?;
     octets[..4].copy_from_slice(&length.to_be_bytes());
@@ -207,7 +207,7 @@ pub fn frame_length(prefix: [u8; 4], limit: usize) -> Result<usize, CodecError> 
     let announced = u32::from_be_bytes(prefix);
     usize::try_from(announced).ok().filter(|length| *length <= limit).ok_or_else(|| CodecError::Malformed {
         what: "frame",
-        why: format!("it announces {announced} octets, the limit is {limit}"),
+        why: format!("it announces {announced} bytes, the limit is {limit}"),
     })
 }
 
@@ -233,7 +233,7 @@ mod tests {
     fn what_follows_a_frame_is_an_error() {
         let mut wire = encode(&VERSION, "version").unwrap();
         wire.push(0);
-        assert!(decode::<u8>(&wire, "version").unwrap_err().to_string().contains("1 octets follow"));
+        assert!(decode::<u8>(&wire, "version").unwrap_err().to_string().contains("1 bytes follow"));
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub enum IdentityError {
         why: String,
     },
     /// A file or folder with secrets is open to others.
-    #[error("{path} may be used by others (mode {mode:04o}): run chmod {wanted:o} {path}")]
+    #[error("{path} may be used by others (mode {mode:04o}): {}run chmod {wanted:o} {path}", other_home(*.wanted))]
     Exposed {
         /// The file or folder.
         path: String,
@@ -203,6 +203,11 @@ pub(crate) fn rfc3339(at: UnixMs) -> String {
         .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
         .and_then(|time| time.format(&Rfc3339).ok())
         .unwrap_or_else(|| format!("{at} ms after 1970"))
+}
+
+/// What to do before a folder is closed to others: it may be no home at all.
+const fn other_home(wanted: u32) -> &'static str {
+    if wanted & 0o100 == 0 { "" } else { "give another --home, or if this is the right one, " }
 }
 
 #[cfg(test)]

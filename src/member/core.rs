@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::future::BoxFuture;
@@ -92,6 +92,8 @@ pub(super) struct Core {
     kept: Mutex<Kept>,
     stores: Stores,
     restored: u32,
+    /// When the revocation list in the home was last seen to change.
+    list_changed: Mutex<Option<SystemTime>>,
     /// The trouble with the disk that the log has told of.
     reported: Mutex<Option<PersistError>>,
     home: Option<Home>,
@@ -127,6 +129,7 @@ impl Core {
             storer: Mutex::new(storer),
             kept: Mutex::new(kept),
             stores,
+            list_changed: Mutex::default(),
             reported: Mutex::default(),
             restored: u32::try_from(restored.records).unwrap_or(u32::MAX),
             home: config.home.clone(),
@@ -448,6 +451,22 @@ impl Core {
         }
         tracing::info!(records, kept, "took a newer revocation list");
         StoreReply::Stored
+    }
+
+    /// Takes the revocation list of the home if somebody has put a newer one there: `p2p-enroll revoke` or `install`.
+    pub(super) fn reread_revocations(&self) {
+        let Some(home) = &self.home else { return };
+        let changed = std::fs::metadata(home.revocations_path()).and_then(|file| file.modified()).ok();
+        if changed.is_none() || std::mem::replace(&mut *lock(&self.list_changed), changed) == changed {
+            return;
+        }
+        match home.revocations() {
+            Ok(Some(list)) if list.sequence() > self.revocations_sequence() => {
+                self.take_revocations(list.envelope());
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!("the revocation list in the home is left alone: {error}"),
+        }
     }
 
     /// Writes down the members met, for the next start.

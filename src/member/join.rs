@@ -100,12 +100,18 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
     let mut known: Vec<PeerInfo> = config.peers.iter().chain(&config.remembered).cloned().collect();
     let mut refreshed = Instant::now();
     let mut bucket = 0;
+    let own = network.peer().position();
+    let met = network.closest(&own, MAX_TRIED);
+    if !met.is_empty() {
+        core.remember(&met);
+    }
     loop {
         tokio::select! {
             () = tokio::time::sleep(spread(config.timing.rejoin)) => {}
             _ = stopping.changed() => return,
         }
         core.report_trouble();
+        core.reread_revocations();
         let table = network.table();
         if table.is_empty() {
             if known.is_empty() {
@@ -123,7 +129,7 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
             _ = stopping.changed() => return,
         }
         bucket = (bucket + 1) % DISTANT_BUCKETS;
-        let met = table.closest(&network.peer().position(), MAX_TRIED);
+        let met = table.closest(&own, MAX_TRIED);
         if !met.is_empty() {
             core.remember(&met);
             known = met;

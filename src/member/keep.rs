@@ -1,7 +1,8 @@
 //! Records that clients handed in are stored again and again until they expire: a one-shot tool is gone by then.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use tokio::sync::watch;
 
 use super::{Timing, core::Core, sync::spread};
@@ -13,6 +14,8 @@ use crate::{
     record::{Refusal, VerifiedRecord},
 };
 
+/// Records refreshed at a time.
+const AT_A_TIME: usize = 16;
 /// Records kept for clients, at the most.
 const MAX_KEPT: usize = 50_000;
 
@@ -108,20 +111,23 @@ pub(super) async fn run(core: Arc<Core>, timing: Timing, mut stopping: watch::Re
             _ = stopping.changed() => return,
         }
         core.purge_kept();
-        for record in core.kept() {
-            // A round takes a while, and clients and the CA do not wait for its end.
-            if !core.keeps(&record) {
-                continue;
-            }
-            tokio::select! {
-                reply = core.place(record.clone(), timing.request * 2) => {
-                    if reply.stored.is_empty() && core.keeps(&record) {
-                        tracing::warn!(name = %record.name(), silent = reply.silent, "could not refresh a kept record");
-                    }
-                }
-                _ = stopping.changed() => return,
-            }
+        let round = futures::stream::iter(core.kept())
+            .for_each_concurrent(AT_A_TIME, |record| refresh(&core, record, timing.request * 2));
+        tokio::select! {
+            () = round => {}
+            _ = stopping.changed() => return,
         }
+    }
+}
+
+async fn refresh(core: &Core, record: VerifiedRecord, timeout: Duration) {
+    // A round takes a while, and clients and the CA do not wait for its end.
+    if !core.keeps(&record) {
+        return;
+    }
+    let reply = core.place(record.clone(), timeout).await;
+    if reply.stored.is_empty() && core.keeps(&record) {
+        tracing::warn!(name = %record.name(), silent = reply.silent, "could not refresh a kept record");
     }
 }
 

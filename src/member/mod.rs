@@ -1,7 +1,7 @@
 //! The composition root: what a member of the overlay is made of, and the tasks it runs.
 //!
-//! A [`Member`] owns a swarm, a store and a unix socket. Its [`Core`](core::Core) answers the client protocol; three
-//! tasks keep it well: [`sync`] compares records with the neighbours that should hold the same ones, [`keep`] stores
+//! A [`Member`] owns a swarm, a store and a unix socket. Its `Core` answers the client protocol; three
+//! tasks keep it well: `sync` compares records with the neighbours that should hold the same ones, `keep` stores
 //! again what clients handed in, and a third finds its way back when every peer is gone.
 
 mod config;

@@ -16,15 +16,21 @@ use crate::{
 
 /// Dictionaries in one digest.
 const MAX_DIGEST: usize = 1000;
+/// How many leading bits of its own position a member may flip to find somebody far away.
+const FAR_BITS: u32 = 8;
 /// Records sent to one neighbour in one round; the rest follows in the next.
 const MAX_SENT: usize = 500;
 
 /// A duration, longer or shorter by up to a quarter.
 pub(super) fn spread(duration: Duration) -> Duration {
-    let mut octet = [0u8; 1];
+    duration.mul_f64(0.75 + f64::from(random_octet()) / 512.0)
+}
+
+fn random_octet() -> u8 {
+    let mut octet = [0; 1];
     // Without randomness members march in step, which is a pity and no fault.
     let _ = getrandom::fill(&mut octet);
-    duration.mul_f64(0.75 + f64::from(octet[0]) / 512.0)
+    octet[0]
 }
 
 /// Compares and repairs, until the member stops.
@@ -69,6 +75,11 @@ async fn round(core: &Arc<Core>, timing: Timing) {
                 dictionaries.push((position, fingerprint));
             }
         }
+    }
+    // Who shares no record with anybody has to hear of revoked certificates too: each asks somebody far away.
+    let far = core.network().peer().position().with_bit_flipped(u32::from(random_octet()) % FAR_BITS);
+    for info in core.network().closest(&far, 1) {
+        shared.entry(info.peer).or_insert_with(|| (info, Vec::new()));
     }
     for (info, dictionaries) in shared.into_values() {
         if let Err(error) = compare(core, &info, dictionaries, timing.request).await {

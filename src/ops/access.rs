@@ -9,11 +9,14 @@ use std::{
 };
 
 use crate::{
-    client::{DescriptorReply, GetDescriptor, PeerInfo},
+    client::{Closest, DescriptorReply, GetDescriptor, PeerInfo, Status},
     dns::{self, DnsError, Resolver},
     identity::{Descriptor, DescriptorHash, Home, Pins, RevocationList, SecretKey},
-    name::{OverlayId, PeerId},
-    ops::OpsError,
+    name::{OverlayId, PeerId, Position},
+    ops::{
+        OpsError,
+        race::{RACED, Worth, race},
+    },
     overlay::{
         Answer, Caller, Responder,
         socket::{SocketClient, SocketError},
@@ -22,8 +25,8 @@ use crate::{
     record::Trust,
 };
 
-/// Peers that are asked at a time; the first good answer counts.
-pub(super) const RACED: usize = 3;
+/// Peers that a member on this machine is asked for, to begin a walk with: one bucket of its table.
+const SEEDS: u8 = 20;
 
 /// The file name of a member's socket in its home.
 const SOCKET: &str = "member.sock";
@@ -151,23 +154,89 @@ impl Access {
         self.socket.clone().unwrap_or_else(|| self.home.join(SOCKET))
     }
 
+    /// The connection to the running member, if there is one and `via` allows it.
+    pub(super) async fn socket(&self, via: ViaChoice) -> Result<Option<SocketClient>, OpsError> {
+        if !matches!(via, ViaChoice::Auto | ViaChoice::Socket) {
+            return Ok(None);
+        }
+        match SocketClient::connect(&self.socket_path()).await {
+            Ok(socket) => Ok(Some(socket)),
+            // Without being asked for, a socket is only one way among others.
+            Err(SocketError::Absent { .. }) if via == ViaChoice::Auto && self.socket.is_none() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The overlay that is meant: the given one, or that of the home or of the member on this machine.
+    ///
+    /// # Errors
+    /// [`OpsError`]: nothing says which one.
+    pub async fn find_overlay(&self) -> Result<OverlayId, OpsError> {
+        match &self.overlay {
+            Some(overlay) => Ok(overlay.clone()),
+            None => Ok(self.attach(ViaChoice::Auto).await?.known.descriptor.overlay().clone()),
+        }
+    }
+
     /// Finds a way into the overlay.
     pub(super) async fn attach(&self, via: ViaChoice) -> Result<Attached, OpsError> {
         let known = self.local_descriptor()?;
-        if matches!(via, ViaChoice::Auto | ViaChoice::Socket) {
-            match SocketClient::connect(&self.socket_path()).await {
-                Ok(mut socket) => {
-                    let known = match known {
-                        Some(known) => known,
-                        None => self.descriptor_from_socket(&mut socket).await?,
-                    };
-                    return Ok(Attached { known, route: Route::Socket(socket) });
-                }
-                // Without being asked for, a socket is only one way among others.
-                Err(SocketError::Absent { .. }) if via == ViaChoice::Auto && self.socket.is_none() => {}
-                Err(error) => return Err(error.into()),
+        if let Some(mut socket) = self.socket(via).await? {
+            let member_of = match known {
+                Some(known) => known,
+                None => self.descriptor_from_socket(&mut socket).await?,
+            };
+            let elsewhere = self.overlay.as_ref().is_some_and(|wanted| wanted != member_of.descriptor.overlay());
+            if via == ViaChoice::Auto && elsewhere {
+                return self.attach_to_peers(None).await;
             }
+            return Ok(Attached { known: member_of, route: Route::Socket(socket) });
         }
+        self.attach_to_peers(known).await
+    }
+
+    /// Finds a way to walk: the given peers, else what the running member knows, whose socket is returned then, else
+    /// the peers in the DNS.
+    pub(super) async fn attach_to_walk(&self) -> Result<(Attached, Option<SocketClient>), OpsError> {
+        let known = self.local_descriptor()?;
+        if self.peers.is_empty()
+            && let Some(mut socket) = self.socket(ViaChoice::Auto).await?
+        {
+            let member_of = match known {
+                Some(known) => known,
+                None => self.descriptor_from_socket(&mut socket).await?,
+            };
+            let descriptor = &member_of.descriptor;
+            if self.overlay.as_ref().is_some_and(|wanted| wanted != descriptor.overlay()) {
+                return Ok((self.attach_to_peers(None).await?, None));
+            }
+            let entries = self.seeds(&mut socket, None).await?;
+            let network = self.client(descriptor.overlay(), descriptor.hash(), &entries).await?;
+            return Ok((Attached { known: member_of, route: Route::Peers { network, entries } }, Some(socket)));
+        }
+        Ok((self.attach_to_peers(known).await?, None))
+    }
+
+    /// The member on this machine, and the peers it knows next to a position, or else to itself.
+    pub(super) async fn seeds(
+        &self,
+        socket: &mut SocketClient,
+        target: Option<Position>,
+    ) -> Result<Vec<PeerInfo>, OpsError> {
+        let asked = async {
+            let myself = socket.call(&Status {}).await?;
+            let target = target.unwrap_or_else(|| myself.peer.position());
+            let mut seeds = socket.call(&Closest { target, count: SEEDS }).await?.peers;
+            seeds.push(PeerInfo { peer: myself.peer, addresses: myself.addresses });
+            Ok::<_, SocketError>((seeds, myself.overlay))
+        };
+        let answer = tokio::time::timeout(self.timeout, asked).await;
+        let (seeds, overlay) = answer.map_err(|_| self.timed_out("the member on this machine"))??;
+        self.of_family(seeds, &overlay)
+    }
+
+    /// Finds a way into the overlay that is not a running member's socket.
+    pub(super) async fn attach_to_peers(&self, known: Option<Known>) -> Result<Attached, OpsError> {
         let deadline = self.deadline();
         let overlay = match (&known, &self.overlay) {
             (Some(known), _) => known.descriptor.overlay().clone(),
@@ -224,6 +293,11 @@ impl Access {
                 None => entries.push(PeerInfo { peer, addresses: resolved }),
             }
         }
+        self.of_family(entries, overlay)
+    }
+
+    /// Those peers that have addresses of the family that may be used, with these.
+    fn of_family(&self, mut entries: Vec<PeerInfo>, overlay: &OverlayId) -> Result<Vec<PeerInfo>, OpsError> {
         for entry in &mut entries {
             entry.addresses.retain(|address| match self.family {
                 Family::Any => true,
@@ -273,7 +347,7 @@ impl Access {
     }
 
     /// A member of our own user may say what the overlay is: whoever can change its answer can change our files.
-    async fn descriptor_from_socket(&self, socket: &mut SocketClient) -> Result<Known, OpsError> {
+    pub(super) async fn descriptor_from_socket(&self, socket: &mut SocketClient) -> Result<Known, OpsError> {
         let reply = tokio::time::timeout(self.timeout, socket.call(&GetDescriptor {}))
             .await
             .map_err(|_| self.timed_out("the member on this machine"))??;
@@ -304,33 +378,39 @@ impl Access {
             (None, Err(error)) => return Err(unknown(reason(&error))),
         };
         let network = self.client(overlay, hash, &entries).await?;
-        let mut failure = unknown("no peer could be asked for it".to_owned());
-        for entry in entries.iter().take(RACED) {
-            match network.call(entry, &GetDescriptor {}, deadline.saturating_duration_since(Instant::now())).await {
-                Ok(reply) => {
-                    let known = known_from(&reply)?;
-                    if known.descriptor.hash() != hash || known.descriptor.overlay() != overlay {
-                        let (peer, expected) = (entry.peer.to_string(), hash.to_string());
-                        failure = OpsError::ForgedDescriptor { overlay: overlay.clone(), peer, expected };
-                        continue;
-                    }
-                    if pinned.is_none() {
-                        self.pin(&known.descriptor)?;
-                    }
-                    if !secured {
-                        tracing::warn!(
-                            "trusting the descriptor of {overlay} ({}) on first use: the DNS answer is not secured by \
-                             DNSSEC; it is pinned in {} now",
-                            hash.short(),
-                            self.home.display()
-                        );
-                    }
-                    return Ok(Attached { known, route: Route::Peers { network, entries } });
+        let mut failure = None;
+        let learnt = race(&network, &entries, &GetDescriptor {}, RACED, deadline, |entry, reply| {
+            match known_from(&reply) {
+                Ok(known) if known.descriptor.hash() == hash && known.descriptor.overlay() == overlay => {
+                    return Worth::Good(known);
                 }
-                Err(error) => failure = OpsError::Ask { peer: describe(entry), error },
+                Ok(_) => {
+                    let (peer, expected) = (entry.peer.to_string(), hash.to_string());
+                    failure = Some(OpsError::ForgedDescriptor { overlay: overlay.clone(), peer, expected });
+                }
+                Err(error) => failure = Some(error),
             }
+            Worth::Nothing
+        });
+        let known = match learnt.await {
+            Ok(known) => known,
+            Err(Some((entry, error))) => {
+                return Err(failure.unwrap_or(OpsError::Ask { peer: describe(&entry), error }));
+            }
+            Err(None) => return Err(failure.unwrap_or_else(|| unknown("no peer could be asked for it".to_owned()))),
+        };
+        if pinned.is_none() {
+            self.pin(&known.descriptor)?;
         }
-        Err(failure)
+        if !secured {
+            tracing::warn!(
+                "trusting the descriptor of {overlay} ({}) on first use: the DNS answer is not secured by DNSSEC; it is \
+                 pinned in {} now",
+                hash.short(),
+                self.home.display()
+            );
+        }
+        Ok(Attached { known, route: Route::Peers { network, entries } })
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     Access, OpsError, ViaChoice,
     access::{Attached, Route, describe},
     outcome::{
-        BucketView, EventOutcome, HeldOutcome, HeldView, PeerView, PeersOutcome, PingOutcome, StatusOutcome,
+        BucketView, EventOutcome, HeldOutcome, HeldRecordView, PeerView, PeersOutcome, PingOutcome, StatusOutcome,
         TableOutcome,
     },
     view,
@@ -95,7 +95,7 @@ impl<'a> Inspector<'a> {
     pub async fn records(&mut self) -> Result<HeldOutcome, OpsError> {
         let reply = self.call(&Held { limit: MAX_HELD }).await?;
         let now = UnixMs::now();
-        let view = |record: crate::client::HeldRecord| HeldView {
+        let view = |record: crate::client::HeldRecord| HeldRecordView {
             expires_in_ms: view::milliseconds(record.expires_ms.since(now)),
             record,
         };

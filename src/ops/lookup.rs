@@ -2,22 +2,22 @@
 
 use std::{sync::Arc, time::Instant};
 
-use futures::{StreamExt, stream::FuturesUnordered};
-
 use super::{
     Access, OpsError, ViaChoice,
-    access::{Attached, RACED, Route, describe},
-    outcome::{LookupOutcome, LookupStatus, Via},
+    access::{Attached, Route, describe},
+    outcome::{LookupOutcome, LookupStatus, TraceView, Via},
+    race::{RACED, Worth, race},
     view,
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Rejected, Status, Verdict},
     clock::UnixMs,
     identity::Policy,
-    name::{OverlayId, PeerId, ResourceName},
+    name::{PeerId, ResourceName},
     overlay::{
         drive,
         lookup::LookupConfig,
+        socket::SocketClient,
         swarm::{AskError, Network},
     },
     record::{Trust, VerifiedRecord, contested},
@@ -30,7 +30,16 @@ pub struct Lookups {
     attached: Attached,
     trust: Arc<Trust>,
     started: Option<Instant>,
+    /// What the running member has been asked already; its reply is still to be received.
+    begun: Option<ResourceName>,
+    /// Whether every request is told of.
+    traced: bool,
+    /// The member on this machine, if walks begin with the peers that it knows.
+    guide: Option<SocketClient>,
 }
+
+/// What came back, how, and by which requests.
+type Answered = (LookupReply, Via, Option<Vec<TraceView>>);
 
 /// Looks one name up.
 ///
@@ -40,18 +49,33 @@ pub async fn lookup(access: &Access, name: &ResourceName, via: ViaChoice) -> Res
     let started = Instant::now();
     let mut named = access.clone();
     named.overlay.get_or_insert_with(|| name.overlay().clone());
-    let mut lookups = Lookups::attach(&named, via).await?;
+    let mut lookups = Lookups::attach(&named, via, name).await?;
     lookups.started = Some(started);
     lookups.lookup(name).await
 }
 
 impl Lookups {
-    /// Finds a way into the overlay that `access` names.
+    /// Finds a way into the overlay that `access` names, to look `first` up and then others.
     ///
     /// # Errors
     /// [`OpsError`].
-    pub async fn attach(access: &Access, via: ViaChoice) -> Result<Self, OpsError> {
-        Ok(Self::over(access, via, access.attach(via).await?))
+    pub async fn attach(access: &Access, via: ViaChoice, first: &ResourceName) -> Result<Self, OpsError> {
+        let mut begun = None;
+        let attached = match access.socket(via).await? {
+            Some(mut socket) => {
+                // The member is at work while this process reads what the overlay is.
+                socket.send(&call(first, access)).await?;
+                match access.local_descriptor()? {
+                    Some(known) => {
+                        begun = Some(first.clone());
+                        Attached { known, route: Route::Socket(socket) }
+                    }
+                    None => access.attach(via).await?,
+                }
+            }
+            None => access.attach_to_peers(access.local_descriptor()?).await?,
+        };
+        Ok(Self { begun, ..Self::over(access, via, attached) })
     }
 
     /// The same, but believing keys that the user has not pinned.
@@ -61,14 +85,19 @@ impl Lookups {
         Ok(Self::over(access, via, attached))
     }
 
-    fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
-        let trust = attached.known.trust();
-        Self { access: access.clone(), via, attached, trust, started: None }
+    /// Finds a way into the overlay for walks of which every request is told in
+    /// [`trace`](LookupOutcome::trace). They do not stop when they have enough, but ask every storer.
+    ///
+    /// # Errors
+    /// [`OpsError`].
+    pub async fn attach_traced(access: &Access) -> Result<Self, OpsError> {
+        let (attached, guide) = access.attach_to_walk().await?;
+        Ok(Self { traced: true, guide, ..Self::over(access, ViaChoice::Walk, attached) })
     }
 
-    /// The overlay in which names are looked up.
-    pub fn overlay(&self) -> &OverlayId {
-        self.attached.known.descriptor.overlay()
+    fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
+        let trust = attached.known.trust();
+        Self { access: access.clone(), via, attached, trust, started: None, begun: None, traced: false, guide: None }
     }
 
     /// Whether a member on this machine is asked, over a connection that ends with it.
@@ -84,7 +113,7 @@ impl Lookups {
         let started = self.started.take().unwrap_or_else(Instant::now);
         let overlay = self.attached.known.descriptor.overlay().clone();
         name.check_overlay(&overlay)?;
-        let (reply, via) = self.ask(name).await?;
+        let (reply, via, trace) = self.ask(name).await?;
         let now = UnixMs::now();
         let mut records: Vec<VerifiedRecord> = Vec::new();
         let mut rejected = reply.rejected.clone();
@@ -117,6 +146,7 @@ impl Lookups {
             silent: reply.silent,
             hops: reply.hops,
             elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+            trace,
         })
     }
 
@@ -131,24 +161,35 @@ impl Lookups {
         }
     }
 
-    async fn ask(&mut self, name: &ResourceName) -> Result<(LookupReply, Via), OpsError> {
+    async fn ask(&mut self, name: &ResourceName) -> Result<Answered, OpsError> {
         let timeout = self.access.timeout;
-        let call = Lookup { name: name.clone(), timeout_ms: view::milliseconds(timeout) };
+        let call = call(name, &self.access);
         match &mut self.attached.route {
             Route::Socket(socket) => {
                 // The member keeps to the time; the margin is for its answer.
-                let answer = tokio::time::timeout(timeout + timeout / 4, socket.call(&call)).await;
+                let begun = self.begun.take();
+                let asking = async {
+                    if begun.as_ref() == Some(name) {
+                        return socket.receive::<Lookup>().await;
+                    }
+                    if begun.is_some() {
+                        // That name was of another overlay, and nobody waits for the reply.
+                        socket.receive::<Lookup>().await.ok();
+                    }
+                    socket.call(&call).await
+                };
+                let answer = tokio::time::timeout(timeout + timeout / 4, asking).await;
                 let reply = answer.map_err(|_| self.access.timed_out("the member on this machine"))??;
-                Ok((reply, Via::Socket))
+                Ok((reply, Via::Socket, None))
             }
             Route::Peers { network, entries } => {
                 let deadline = Instant::now() + timeout;
                 if self.via != ViaChoice::Walk {
-                    match race(network, entries, &call, deadline).await {
+                    match ask_members(network, entries, &call, deadline).await {
                         // A member's word is enough for what carries its own proof; for anything else we look
                         // ourselves, unless told not to.
                         Ok(reply) if reply.verdict == Verdict::Found || self.via == ViaChoice::Peer => {
-                            return Ok((reply, Via::Peer));
+                            return Ok((reply, Via::Peer, None));
                         }
                         Ok(_) => {}
                         Err((entry, error)) if self.via == ViaChoice::Peer || network_is_gone(&error) => {
@@ -157,15 +198,27 @@ impl Lookups {
                         Err(_) => {}
                     }
                 }
+                if let Some(member) = &mut self.guide {
+                    *entries = self.access.seeds(member, Some(name.position())).await?;
+                }
                 let remaining = deadline.saturating_duration_since(Instant::now());
                 let limits = self.attached.known.descriptor.limits();
-                let config = LookupConfig::for_overlay(limits).within(remaining);
+                let mut config = LookupConfig::for_overlay(limits).within(remaining);
+                if self.traced {
+                    config = config.exhaustive();
+                }
                 let trust = self.trust.clone();
                 let walked = drive::lookup(network, name.clone(), entries.clone(), None, config, trust).await;
-                Ok((walked.reply, Via::Walk))
+                let trace = self.traced.then(|| walked.trace.iter().map(view::trace).collect());
+                Ok((walked.reply, Via::Walk, trace))
             }
         }
     }
+}
+
+/// What a member is asked.
+fn call(name: &ResourceName, access: &Access) -> Lookup {
+    Lookup { name: name.clone(), timeout_ms: view::milliseconds(access.timeout) }
 }
 
 /// Whether asking others is as hopeless: no entry could be dialled, or all speak another protocol.
@@ -173,32 +226,25 @@ const fn network_is_gone(error: &AskError) -> bool {
     matches!(error, AskError::Dial(_) | AskError::OtherOverlay | AskError::Closed)
 }
 
-/// Asks a few entries at once; the first that finds something wins, else the last answer or failure counts.
-async fn race(
+/// Asks a few members at once; the first that finds something wins, else one that does not.
+async fn ask_members(
     network: &Network,
     entries: &[PeerInfo],
     call: &Lookup,
     deadline: Instant,
 ) -> Result<LookupReply, (PeerInfo, AskError)> {
-    let timeout = deadline.saturating_duration_since(Instant::now());
-    let mut waiting = entries.iter();
-    let mut asked: FuturesUnordered<_> = waiting
-        .by_ref()
-        .take(RACED)
-        .map(|entry| async move { (entry, network.call(entry, call, timeout).await) })
-        .collect();
     let mut negative = None;
-    let mut failure = None;
-    while let Some((entry, result)) = asked.next().await {
-        match result {
-            Ok(reply) if reply.verdict == Verdict::Found => return Ok(reply),
-            Ok(reply) => negative = Some(reply),
-            Err(error) => failure = Some((entry.clone(), error)),
+    let found = race(network, entries, call, RACED, deadline, |_, reply| {
+        if reply.verdict == Verdict::Found {
+            return Worth::Good(reply);
         }
-    }
-    match (negative, failure) {
-        (Some(reply), _) => Ok(reply),
-        (None, Some(failure)) => Err(failure),
-        (None, None) => Err((PeerInfo { peer: network.peer(), addresses: vec![] }, AskError::Closed)),
-    }
+        negative = Some(reply);
+        Worth::Fair
+    });
+    let failure = match found.await {
+        Ok(reply) => return Ok(reply),
+        Err(failure) => failure,
+    };
+    let nobody = || (PeerInfo { peer: network.peer(), addresses: vec![] }, AskError::Closed);
+    negative.ok_or_else(|| failure.unwrap_or_else(nobody))
 }

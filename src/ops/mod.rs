@@ -9,6 +9,7 @@ pub mod join;
 pub mod lookup;
 pub mod outcome;
 pub mod pin;
+mod race;
 pub mod register;
 mod view;
 

@@ -7,9 +7,10 @@ use std::{
 
 use super::{
     Access, OpsError, ViaChoice,
-    access::{RACED, Route, describe},
+    access::{Route, describe},
     join::{self, JoinRequest, Running},
     outcome::{RegisterOutcome, RegisterStatus, Via},
+    race::{Worth, race},
     view,
 };
 use crate::{
@@ -181,14 +182,13 @@ impl<'a> Registrar<'a> {
             }
             Desk::Member(running) => Ok((running.member.put(put).await, Via::Socket)),
             Desk::Peers { network, entries } => {
-                let mut failure = None;
-                for entry in entries.iter().take(RACED) {
-                    match network.call(entry, &put, patience).await {
-                        Ok(reply) => return Ok((reply, Via::Peer)),
-                        Err(error) => failure = Some(OpsError::Ask { peer: describe(entry), error }),
-                    }
-                }
-                Err(failure.unwrap_or_else(|| self.access.timed_out("the overlay")))
+                // One at a time: each that is asked stores the record and keeps it alive.
+                let answer = race(network, entries, &put, 1, Instant::now() + patience, |_, reply| Worth::Good(reply));
+                let reply = answer.await.map_err(|failure| match failure {
+                    Some((entry, error)) => OpsError::Ask { peer: describe(&entry), error },
+                    None => self.access.timed_out("the overlay"),
+                })?;
+                Ok((reply, Via::Peer))
             }
         }
     }

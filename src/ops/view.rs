@@ -1,11 +1,18 @@
 //! From verified records to what is shown.
 
-use super::outcome::{ContactView, OfferView, RecordView, RejectedView};
+use super::outcome::{
+    ContactView, DifferenceStatus, DifferenceView, HeldView, OfferView, RecordView, RejectedView, RequestStatus,
+    TraceView,
+};
 use crate::{
     client::Rejected,
     clock::UnixMs,
     name::{Aor, InstanceId, ResourceName},
-    record::{Body, Contact, Endpoint, MAX_LOAD, MAX_Q, VerifiedRecord},
+    overlay::{
+        lookup::{Difference, DifferenceKind, HeldRecord, TraceLine},
+        walk::{Failure, Outcome},
+    },
+    record::{Body, Contact, Endpoint, MAX_LOAD, MAX_Q, Refusal, VerifiedRecord},
 };
 
 /// The URI that reaches one instance through the overlay and no other (RFC 5627).
@@ -61,6 +68,59 @@ pub(super) fn rejected(rejected: &Rejected) -> RejectedView {
         reason: rejected.reason.to_string(),
         untrusted: rejected.reason.is_untrusted(),
     }
+}
+
+pub(super) fn trace(line: &TraceLine) -> TraceView {
+    let visit = &line.visit;
+    let (told_of, new_peers) = match visit.outcome {
+        Outcome::Answered { peers, new } => (count(peers), count(new)),
+        Outcome::Waiting | Outcome::Failed(_) => (0, 0),
+    };
+    let rejection = |reason: &Refusal| rejected(&Rejected { peer: visit.peer, reason: reason.clone() });
+    TraceView {
+        peer: visit.peer,
+        told_by: visit.via,
+        path: visit.path,
+        hop: visit.hop,
+        common_prefix_bits: visit.common_prefix,
+        asked_ms: visit.asked.as_secs_f64() * 1e3,
+        took_ms: visit.took.map(|took| took.as_secs_f64() * 1e3),
+        outcome: request(visit.outcome),
+        told_of,
+        new_peers,
+        storer: line.storer,
+        records: line.held.iter().map(held).collect(),
+        rejected: line.refusals.iter().map(rejection).collect(),
+        differences: line.differences.iter().map(difference).collect(),
+    }
+}
+
+const fn request(outcome: Outcome) -> RequestStatus {
+    match outcome {
+        Outcome::Answered { .. } => RequestStatus::Answered,
+        Outcome::Waiting => RequestStatus::Waiting,
+        Outcome::Failed(Failure::Unreachable) => RequestStatus::Unreachable,
+        Outcome::Failed(Failure::Silent) => RequestStatus::Silent,
+        Outcome::Failed(Failure::Refused) => RequestStatus::Refused,
+        Outcome::Failed(Failure::Malformed) => RequestStatus::Malformed,
+    }
+}
+
+const fn held(record: &HeldRecord) -> HeldView {
+    HeldView { instance: record.instance, sequence: record.sequence, tombstone: record.tombstone }
+}
+
+const fn difference(difference: &Difference) -> DifferenceView {
+    let kind = match difference.kind {
+        DifferenceKind::Stale => DifferenceStatus::Stale,
+        DifferenceKind::Withheld => DifferenceStatus::Withheld,
+        DifferenceKind::Newer => DifferenceStatus::Newer,
+    };
+    DifferenceView { instance: difference.instance, kind }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// A duration in whole milliseconds.

@@ -1,6 +1,9 @@
-//! Runs the pure machines of [`lookup`](super::lookup) and [`placement`](super::placement) over a [`Network`].
+//! Runs the pure machines of [`lookup`](super::lookup) and [`placement`] over a [`Network`].
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_bytes::ByteBuf;
@@ -9,17 +12,74 @@ use super::{
     lookup::{LookupConfig, LookupMachine, LookupOutcome},
     placement::{self, PlacementConfig, PlacementMachine},
     swarm::{AskError, Network},
-    walk::{Failure, Step},
+    walk::{Failure, Outcome, Step},
 };
 use crate::{
-    client::{Fetch, FetchReply, PeerInfo, PutReply, Store, StoreReply},
+    client::{Fetch, FetchReply, LookupReply, PeerInfo, PutReply, Store, StoreReply, Verdict},
     clock::UnixMs,
     name::{PeerId, ResourceName},
     record::{Trust, VerifiedRecord},
 };
 
+/// How long to wait before each further walk into an overlay that has lost many peers at once, in milliseconds.
+const PAUSES_MS: [u64; 4] = [50, 100, 200, 400];
+/// Peers of the routing table that a further walk starts from.
+const SEEDS: usize = 20;
+
 /// Looks `name` up, beginning with `seeds`. `own` is what this process itself holds, if it is one of the storers.
+///
+/// Where many of those asked are gone, a walk may end before it has reached the storers that are left. The tables
+/// mend within a second, so it is begun again then, as long as the time allows.
 pub async fn lookup(
+    network: &Network,
+    name: ResourceName,
+    mut seeds: Vec<PeerInfo>,
+    own: Option<Vec<ByteBuf>>,
+    mut config: LookupConfig,
+    trust: Arc<Trust>,
+) -> LookupOutcome {
+    let deadline = Instant::now() + config.walk.timeout;
+    let mut outcome =
+        lookup_once(network, name.clone(), seeds.clone(), own.clone(), config.clone(), trust.clone()).await;
+    let mut again = is_doubtful(&outcome.reply);
+    for pause in PAUSES_MS.map(Duration::from_millis) {
+        if !again || deadline.saturating_duration_since(Instant::now()) <= pause {
+            break;
+        }
+        let answered = |seed: &PeerInfo| {
+            let visit = outcome.trace.iter().find(|line| line.visit.peer == seed.peer);
+            visit.is_some_and(|line| matches!(line.visit.outcome, Outcome::Answered { .. }))
+        };
+        seeds.retain(answered);
+        tokio::time::sleep(pause).await;
+        for known in network.closest(&name.position(), SEEDS) {
+            if seeds.iter().all(|seed| seed.peer != known.peer) {
+                seeds.push(known);
+            }
+        }
+        if seeds.is_empty() {
+            break;
+        }
+        config.walk.timeout = deadline.saturating_duration_since(Instant::now());
+        let (requests, silent, took) = (outcome.reply.requests, outcome.reply.silent, outcome.took);
+        outcome = lookup_once(network, name.clone(), seeds.clone(), own.clone(), config.clone(), trust.clone()).await;
+        again = is_doubtful(&outcome.reply);
+        outcome.reply.requests += requests;
+        outcome.reply.silent += silent;
+        outcome.took += took + pause;
+    }
+    outcome
+}
+
+/// Whether nothing was found, and a good part of those asked did not answer.
+const fn is_doubtful(reply: &LookupReply) -> bool {
+    matches!(reply.verdict, Verdict::NotFound | Verdict::NobodyToAsk)
+        && reply.silent > 0
+        && 3 * reply.silent >= reply.requests
+}
+
+/// One walk to `name`.
+async fn lookup_once(
     network: &Network,
     name: ResourceName,
     seeds: Vec<PeerInfo>,

@@ -4,6 +4,8 @@
 //! believed: each record is verified, and that there is none is only as good as the number of storers, reached over
 //! disjoint paths, that say so. Sans-IO, as the walk is.
 
+mod trace;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -13,7 +15,8 @@ use std::{
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
 
-use super::walk::{Failure, Step, Visit, Walk, WalkConfig};
+pub use self::trace::{Difference, DifferenceKind, HeldRecord, TraceLine};
+use super::walk::{Failure, Outcome, Step, Visit, Walk, WalkConfig};
 use crate::{
     client::{FetchReply, LookupReply, PeerInfo, Rejected, Verdict},
     clock::UnixMs,
@@ -22,7 +25,7 @@ use crate::{
     record::{Dictionary, Refusal, Trust, VerifiedRecord, contested},
 };
 
-/// How many rejected records a lookup reports.
+/// How many rejected records a lookup reports; and as many reasons for one peer's.
 pub const MAX_REJECTED: usize = 16;
 
 /// The limits and timers of a [`LookupMachine`].
@@ -36,6 +39,8 @@ pub struct LookupConfig {
     pub gather: Duration,
     /// It is over when this time has passed since the first such record.
     pub gather_limit: Duration,
+    /// Whether it goes on nevertheless until every storer has answered, or the time is up.
+    pub exhaustive: bool,
 }
 
 impl LookupConfig {
@@ -46,7 +51,14 @@ impl LookupConfig {
             enough: 3,
             gather: Duration::from_millis(100),
             gather_limit: Duration::from_millis(500),
+            exhaustive: false,
         }
+    }
+
+    /// The same, but asking every storer, so that those that disagree come to light.
+    pub const fn exhaustive(mut self) -> Self {
+        self.exhaustive = true;
+        self
     }
 
     /// The same with a limit on the whole lookup.
@@ -73,7 +85,7 @@ pub struct LookupMachine {
     /// Whether there is a record that holds, and since when.
     first: Option<Instant>,
     /// What verifying each envelope came to, by its SHA-256: most storers return the same ones.
-    seen: HashMap<[u8; 32], Result<(), Refusal>>,
+    seen: HashMap<[u8; 32], Result<HeldRecord, Refusal>>,
 }
 
 /// What one storer returned.
@@ -83,17 +95,8 @@ struct Answer {
     held: Vec<[u8; 32]>,
     /// Envelopes that are not believed.
     rejected: u32,
-}
-
-/// A line of a lookup's trace: a request, and the records that came back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TraceLine {
-    /// The request.
-    pub visit: Visit,
-    /// Records in the answer, tombstones included, that were verified.
-    pub records: u32,
-    /// Records in the answer that were not believed.
-    pub rejected: u32,
+    /// Why not: each reason once, and not all of very many.
+    refusals: Vec<Refusal>,
 }
 
 /// What a lookup came to.
@@ -196,7 +199,7 @@ impl LookupMachine {
         let verdict = self.verdict(wall);
         let records: Vec<_> = self.merged.live(wall).cloned().collect();
         let mut storers = self.storers();
-        if verdict == Verdict::Found {
+        if verdict == Verdict::Found && !self.config.exhaustive {
             // The lookup stopped when it had enough; beyond the last that holds a record, they are just passers-by.
             let last = storers.iter().rposition(|peer| self.holds(peer));
             storers.truncate(last.map_or(0, |last| last + 1));
@@ -206,14 +209,6 @@ impl LookupMachine {
         let disagrees = |peer: &&PeerId| self.answers.get(peer).is_some_and(|answer| answer.held != merged);
         let hop = |visit: &&Visit| storers.contains(&visit.peer);
         let hops = self.walk.visits().iter().filter(hop).map(|visit| u32::from(visit.hop)).max();
-        let trace = self.walk.visits().iter().map(|visit| {
-            let answer = self.answers.get(&visit.peer);
-            TraceLine {
-                visit: visit.clone(),
-                records: answer.map_or(0, |answer| count(answer.held.len())),
-                rejected: answer.map_or(0, |answer| answer.rejected),
-            }
-        });
         LookupOutcome {
             reply: LookupReply {
                 verdict,
@@ -227,9 +222,50 @@ impl LookupMachine {
             contested: contested(&records),
             records,
             disagreeing: count(storers.iter().filter(disagrees).count()),
-            trace: trace.collect(),
+            trace: self.trace(&storers, wall),
             took: now.saturating_duration_since(self.started),
         }
+    }
+
+    /// Every request, with what came of it.
+    fn trace(&self, storers: &[PeerId], wall: UnixMs) -> Vec<TraceLine> {
+        let returned: Vec<_> = storers
+            .iter()
+            .map(|peer| {
+                // A storer beyond silent ones may never have been asked to store.
+                let responsible = self.walk.known_closer_than(&peer.position()) < self.walk.config().k;
+                (*peer, responsible, self.held(peer))
+            })
+            .collect();
+        let mut differences = trace::differences(self.merged.all(wall), &returned);
+        let line = |visit: &Visit| {
+            let mut line = TraceLine {
+                visit: visit.clone(),
+                storer: false,
+                held: Vec::new(),
+                rejected: 0,
+                refusals: Vec::new(),
+                differences: Vec::new(),
+            };
+            // A peer asked twice has answered once.
+            if let (Outcome::Answered { .. }, Some(answer)) = (visit.outcome, self.answers.get(&visit.peer)) {
+                line.storer = storers.contains(&visit.peer);
+                line.held = self.held(&visit.peer).into_iter().map(|(_, record)| record).collect();
+                line.held.sort_unstable();
+                line.rejected = answer.rejected;
+                line.refusals = answer.refusals.clone();
+                line.differences = differences.remove(&visit.peer).unwrap_or_default();
+            }
+            line
+        };
+        self.walk.visits().iter().map(line).collect()
+    }
+
+    /// The verified records that a peer has returned.
+    fn held(&self, peer: &PeerId) -> trace::HeldByDigest {
+        let digests = self.answers.get(peer).into_iter().flat_map(|answer| &answer.held);
+        let known = |digest: &[u8; 32]| Some((*digest, *self.seen.get(digest)?.as_ref().ok()?));
+        digests.filter_map(known).collect()
     }
 
     /// Verifies and merges what a storer returned.
@@ -239,15 +275,12 @@ impl LookupMachine {
         for envelope in envelopes.iter().take(max_instances) {
             match self.verify(envelope, max_instances, wall) {
                 Ok(digest) => answer.held.push(digest),
-                Err(reason) => {
-                    answer.rejected += 1;
-                    self.reject(peer, reason);
-                }
+                Err(reason) => self.reject(peer, reason, &mut answer),
             }
         }
         if envelopes.len() > max_instances {
-            answer.rejected += 1;
-            self.reject(peer, Refusal::malformed(format!("one of {} records of the name", envelopes.len())));
+            let reason = Refusal::malformed(format!("one of {} records of the name", envelopes.len()));
+            self.reject(peer, reason, &mut answer);
         }
         answer.held.sort_unstable();
         answer.held.dedup();
@@ -259,18 +292,24 @@ impl LookupMachine {
     fn verify(&mut self, envelope: &[u8], max_instances: usize, wall: UnixMs) -> Result<[u8; 32], Refusal> {
         let digest: [u8; 32] = Sha256::digest(envelope).into();
         if let Some(known) = self.seen.get(&digest) {
-            return known.clone().map(|()| digest);
+            return known.clone().map(|_| digest);
         }
         let verified = self.trust.verify(envelope, Some(&self.name), wall);
         let verified = verified.and_then(|record| self.trust.check_pin(&record).map(|()| record));
         let result = verified.map(|record| {
+            let held = HeldRecord::from(&record);
             self.merged.merge(record, max_instances);
+            held
         });
         self.seen.insert(digest, result.clone());
-        result.map(|()| digest)
+        result.map(|_| digest)
     }
 
-    fn reject(&mut self, peer: PeerId, reason: Refusal) {
+    fn reject(&mut self, peer: PeerId, reason: Refusal, answer: &mut Answer) {
+        answer.rejected += 1;
+        if answer.refusals.len() < MAX_REJECTED && !answer.refusals.contains(&reason) {
+            answer.refusals.push(reason.clone());
+        }
         let rejected = Rejected { peer, reason };
         if self.rejected.len() < MAX_REJECTED && !self.rejected.contains(&rejected) {
             self.rejected.push(rejected);
@@ -302,6 +341,9 @@ impl LookupMachine {
 
     /// Whether the answer is found and is not going to get better soon.
     fn has_enough(&self, now: Instant, wall: UnixMs) -> bool {
+        if self.config.exhaustive {
+            return false;
+        }
         let Some(first) = self.first.filter(|_| self.merged.live(wall).next().is_some()) else { return false };
         let waited = now.saturating_duration_since(first);
         if waited >= self.config.gather_limit {
@@ -418,7 +460,7 @@ mod tests {
         assert_eq!(outcome.reply.envelopes, [record]);
         assert_eq!((outcome.reply.storers, outcome.reply.requests, outcome.reply.hops), (3, 8, 1));
         assert_eq!((outcome.disagreeing, outcome.contested, outcome.took), (0, false, 2 * MS));
-        assert_eq!(outcome.trace.iter().map(|line| line.records).collect::<Vec<_>>(), [1, 1, 1, 0, 0, 0, 0, 0]);
+        assert_eq!(outcome.trace.iter().map(|line| line.held.len()).collect::<Vec<_>>(), [1, 1, 1, 0, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -494,6 +536,36 @@ mod tests {
     }
 
     #[test]
+    fn an_exhaustive_lookup_asks_on_and_tells_who_disagrees() {
+        let (now, seeds) = (Instant::now(), peers(8));
+        let old = sealed(&Draft::user(ALICE, 1));
+        let new = sealed(&Draft::user(ALICE, 1).sequence(NOW.0 + 1));
+        let bob = sealed(&Draft::user("sip:bob@p2psip.org", 1));
+        let trust = trust();
+        let mut config = LookupConfig::for_overlay(trust.descriptor().limits()).exhaustive();
+        config.walk.paths = 8;
+        let name = ResourceName::parse(ALICE).unwrap();
+        let mut machine = LookupMachine::new(name, seeds.clone(), None, config, trust, now);
+        drain(&mut machine, now);
+        let answers: [&[&ByteBuf]; 8] = [&[&new], &[&new], &[&new], &[&old], &[], &[&new], &[&new], &[&bob, &bob]];
+        for (info, envelopes) in seeds.iter().zip(answers) {
+            assert!(matches!(drain(&mut machine, now), Step::Wait(_)), "every storer is heard");
+            machine.on_reply(&info.peer, holding(envelopes), now, NOW);
+        }
+        assert!(matches!(drain(&mut machine, now), Step::Done(_)));
+        let outcome = machine.outcome(now, NOW);
+        assert_eq!((outcome.reply.envelopes, outcome.reply.storers), (vec![new], 8));
+        let kinds = outcome.trace.iter().map(|line| line.differences.first().map(|difference| difference.kind));
+        let (stale, withheld) = (Some(DifferenceKind::Stale), Some(DifferenceKind::Withheld));
+        assert_eq!(kinds.collect::<Vec<_>>(), [None, None, None, stale, withheld, None, None, withheld]);
+        let sequences = |line: &TraceLine| line.held.iter().map(|held| held.sequence).collect::<Vec<_>>();
+        assert_eq!(sequences(&outcome.trace[0]), [NOW.0 + 1]);
+        assert_eq!(sequences(&outcome.trace[3]), [NOW.0]);
+        let liar = &outcome.trace[7];
+        assert_eq!((liar.rejected, liar.refusals.len(), liar.refusals[0].code()), (2, 1, "wrong-name"));
+    }
+
+    #[test]
     fn a_newer_tombstone_hides_the_record() {
         let (now, seeds) = (Instant::now(), peers(8));
         let live = Draft::user(ALICE, 1);
@@ -562,7 +634,7 @@ mod tests {
         assert_eq!((outcome.reply.verdict, outcome.records.len()), (Verdict::Found, 4));
         let codes: Vec<_> = outcome.reply.rejected.iter().map(|rejected| rejected.reason.code()).collect();
         assert_eq!(codes, ["wrong-name", "bad-signature", "malformed"]);
-        let lines = outcome.trace.iter().map(|line| (line.records, line.rejected));
+        let lines = outcome.trace.iter().map(|line| (line.held.len(), line.rejected));
         assert_eq!(lines.collect::<Vec<_>>(), [(1, 2), (4, 1), (0, 0)]);
     }
 

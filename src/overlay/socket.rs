@@ -117,14 +117,34 @@ impl SocketClient {
     /// # Errors
     /// [`SocketError`].
     pub async fn call<C: Call>(&mut self, call: &C) -> Result<C::Reply, SocketError> {
-        let broken = |why| SocketError::Broken { path: self.path.clone(), why };
+        self.send(call).await?;
+        self.receive::<C>().await
+    }
+
+    /// Sends a request whose reply [`SocketClient::receive`] returns; until then no other may be sent.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub async fn send<C: Call>(&mut self, call: &C) -> Result<(), SocketError> {
         let octets = framed(&RequestFrame::of(call)?, C::SERVICE)?;
-        self.stream.write_all(&octets).await.map_err(broken)?;
-        let response: ResponseFrame = match read(&mut self.stream, MAX_FRAME, "response").await.map_err(broken)? {
-            Some(response) => response,
-            None => return Err(broken(io::ErrorKind::UnexpectedEof.into())),
+        self.stream.write_all(&octets).await.map_err(|why| self.broken(why))
+    }
+
+    /// Waits for the reply to what was sent.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub async fn receive<C: Call>(&mut self) -> Result<C::Reply, SocketError> {
+        let response: ResponseFrame = match read(&mut self.stream, MAX_FRAME, "response").await {
+            Ok(Some(response)) => response,
+            Ok(None) => return Err(self.broken(io::ErrorKind::UnexpectedEof.into())),
+            Err(why) => return Err(self.broken(why)),
         };
         response.reply::<C>().map_err(SocketError::Refused)
+    }
+
+    fn broken(&self, why: io::Error) -> SocketError {
+        SocketError::Broken { path: self.path.clone(), why }
     }
 
     /// The next event, after a call of [`Events`]; `None` when the member hangs up.

@@ -29,7 +29,7 @@ pub enum Refusal {
         why: String,
     },
     /// Larger than the overlay's records may be.
-    #[error("the record is too large: {bytes} octets, where the overlay takes {limit}")]
+    #[error("the record is too large: {bytes} bytes, where the overlay takes {limit}")]
     TooLarge {
         /// The envelope's octets.
         bytes: u64,
@@ -54,7 +54,7 @@ pub enum Refusal {
     #[error("the signature is wrong: the record was forged or damaged")]
     BadSignature,
     /// The certificate was not issued by this overlay's CA.
-    #[error("the certificate was not issued by this overlay's authority: enrol in this overlay")]
+    #[error("the certificate was not issued by this overlay's CA: enrol in this overlay")]
     UnknownAuthority,
     /// The certificate is no longer valid.
     #[error("the certificate expired at {}: renew the enrolment", Utc(*.at))]

@@ -79,7 +79,7 @@ pub(super) fn check_addresses(addresses: &[String]) -> Result<(), Refusal> {
     }
     for address in addresses {
         if address.len() > MAX_ADDRESS {
-            return Err(Refusal::malformed(format!("an address longer than {MAX_ADDRESS} octets")));
+            return Err(Refusal::malformed(format!("an address longer than {MAX_ADDRESS} bytes")));
         }
         if !address.starts_with('/') || !address.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(Refusal::malformed("an address that is no multiaddr"));
@@ -92,7 +92,7 @@ pub(super) fn check_addresses(addresses: &[String]) -> Result<(), Refusal> {
 /// characters that could end it there (RFC 3261 §25.1 allows none of them in a URI either).
 fn check_sip_uri(uri: &str) -> Result<(), Refusal> {
     if uri.len() > MAX_ADDRESS {
-        return Err(Refusal::malformed(format!("a contact URI longer than {MAX_ADDRESS} octets")));
+        return Err(Refusal::malformed(format!("a contact URI longer than {MAX_ADDRESS} bytes")));
     }
     let rest = uri
         .split_once(':')
@@ -138,12 +138,12 @@ mod tests {
         assert!(why(&[]).contains("without contacts"));
         assert!(why(&vec![sip("sip:a@b"); 9]).contains("8 contacts"));
         assert!(why(&[overlay(&["/ip4/192.0.2.1/tcp/1"; 9], 0)]).contains("8 addresses"));
-        assert!(why(&[overlay(&[&format!("/{}", "a".repeat(200))], 0)]).contains("200 octets"));
+        assert!(why(&[overlay(&[&format!("/{}", "a".repeat(200))], 0)]).contains("200 bytes"));
         assert!(why(&[overlay(&["192.0.2.1:4001"], 0)]).contains("no multiaddr"));
         assert!(why(&[overlay(&["/ip4/192.0.2.1 /tcp/1"], 0)]).contains("no multiaddr"));
         assert!(why(&[overlay(&["/dns4/bücher.example/tcp/1"], 0)]).contains("no multiaddr"));
         assert!(why(&[overlay(&[], 1001)]).contains("above 1"));
-        assert!(why(&[sip(&format!("sip:{}", "a".repeat(200)))]).contains("200 octets"));
+        assert!(why(&[sip(&format!("sip:{}", "a".repeat(200)))]).contains("200 bytes"));
         assert!(why(&[sip("tel:+123")]).contains("scheme"));
         assert!(why(&[sip("sip:")]).contains("without a host"));
     }

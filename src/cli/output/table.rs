@@ -55,12 +55,19 @@ impl Cell {
 pub(in crate::cli) struct Grid {
     header: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
+    unwrapped: bool,
 }
 
 impl Grid {
     /// A table with a heading for each column.
     pub(in crate::cli) fn with_header(header: &[&'static str]) -> Self {
-        Self { header: header.to_vec(), rows: Vec::new() }
+        Self { header: header.to_vec(), ..Self::default() }
+    }
+
+    /// The same, but as wide as it is, whatever the terminal.
+    pub(in crate::cli) const fn unwrapped(mut self) -> Self {
+        self.unwrapped = true;
+        self
     }
 
     /// A list of names and values.
@@ -85,7 +92,7 @@ impl Grid {
         if colour {
             table.enforce_styling();
         }
-        if let Some(width) = width {
+        if let Some(width) = width.filter(|_| !self.unwrapped) {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.max(40));
         }
         if !self.header.is_empty() {

@@ -263,7 +263,7 @@ impl Shell {
                 // As long as nothing says which overlay is meant, each name does.
                 let mut access = self.access.clone();
                 access.overlay.get_or_insert_with(|| name.overlay().clone());
-                Lookups::attach(&access, via).await?
+                Lookups::attach(&access, via, name).await?
             }
         };
         let outcome = lookups.lookup(name).await?;
@@ -297,10 +297,7 @@ impl Shell {
 
     /// Looks every kind of service up. That there is none of a kind is no failure, as long as there is another.
     async fn look_services_up(&mut self, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
-        let overlay = match &self.access.overlay {
-            Some(overlay) => overlay.clone(),
-            None => Lookups::attach(&self.access, ViaChoice::Auto).await?.overlay().clone(),
-        };
+        let overlay = self.access.find_overlay().await?;
         let (mut found, mut worst) = (false, 0);
         for name in services(&overlay) {
             output.progress().doing(|| format!("looking up {name}"));

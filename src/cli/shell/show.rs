@@ -101,7 +101,8 @@ pub(super) fn records(outcome: &HeldOutcome, output: &mut Output<'_, '_>) -> Res
     match output.format() {
         Format::Json => return output.json(outcome),
         Format::Short => {
-            let line = |held: &crate::ops::outcome::HeldView| format!("{} {}", held.record.name, held.record.instance);
+            let line =
+                |held: &crate::ops::outcome::HeldRecordView| format!("{} {}", held.record.name, held.record.instance);
             return outcome.records.iter().try_for_each(|held| output.line(&line(held)));
         }
         Format::Table => {}
