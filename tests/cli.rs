@@ -11,12 +11,13 @@ use crate::support::assert_snapshot;
 
 type Run = fn(Vec<OsString>, &Env, &mut Io<'_>) -> u8;
 
-const TOOLS: [(&str, Run); 5] = [
+const TOOLS: [(&str, Run); 6] = [
     ("p2p-enroll", cli::enroll::run),
     ("p2p-join", cli::join::run),
     ("p2p-lab", cli::lab::run),
     ("p2p-lookup", cli::lookup::run),
     ("p2p-register", cli::register::run),
+    ("p2p-shell", cli::shell::run),
 ];
 
 /// A command to run.

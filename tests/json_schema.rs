@@ -3,11 +3,13 @@
 //! A shape file under `tests/data/schema/` is the JSON with types in place of values; `a | null` is a type, too.
 
 use p2psip::{
+    client::{Event, HeldRecord, StatusReply},
     clock::UnixMs,
-    name::{InstanceId, OverlayId, PeerId},
+    name::{InstanceId, OverlayId, PeerId, ResourceName},
     ops::outcome::{
-        ContactView, DifferenceStatus, DifferenceView, HeldView, JoinOutcome, LookupOutcome, LookupStatus, OfferView,
-        RecordView, RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, TraceView, Via,
+        BucketView, ContactView, DifferenceStatus, DifferenceView, EventOutcome, HeldOutcome, HeldRecordView, HeldView,
+        JoinOutcome, LookupOutcome, LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, RecordView,
+        RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, StatusOutcome, TableOutcome, TraceView, Via,
     },
 };
 use serde::Serialize;
@@ -188,6 +190,65 @@ fn join() {
             elapsed_ms: 3.5,
         }],
     );
+}
+
+#[test]
+fn what_a_shell_tells_of_a_member() {
+    let instance = InstanceId::of_key(&[1; 32]);
+    let name = ResourceName::parse("sip:alice@p2psip.org").unwrap();
+    assert_shape(
+        "shell-status",
+        &[StatusOutcome {
+            status: "member",
+            socket: "/run/member.sock".to_owned(),
+            uptime_ms: 1_000,
+            member: StatusReply {
+                peer: peer(1),
+                overlay: OverlayId::parse("p2psip.org").unwrap(),
+                descriptor: "0123456789abcdef".to_owned(),
+                policy: "enrolled".to_owned(),
+                addresses: vec!["/ip4/192.0.2.7/tcp/4001".to_owned()],
+                peers: 15,
+                connections: 12,
+                names: 2,
+                records: 4,
+                kept: 1,
+                started_ms: UnixMs(1_767_225_600_000),
+                served: 73,
+                throttled: 0,
+                version: "0.1.0".to_owned(),
+                buckets: vec![(0, 8)],
+            },
+        }],
+    );
+    let near = PeerView { peer: peer(2), bits: 3, addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()] };
+    assert_shape("shell-peers", &[PeersOutcome { status: "peers", member: peer(1), known: 15, peers: vec![near] }]);
+    let buckets = vec![BucketView { bits: 0, peers: 8 }];
+    assert_shape("shell-table", &[TableOutcome { status: "table", member: peer(1), known: 15, buckets }]);
+    let record = HeldRecord {
+        name: name.clone(),
+        instance,
+        sequence: 1_767_225_600_000,
+        expires_ms: UnixMs(1_767_229_200_000),
+        tombstone: false,
+        kept: true,
+    };
+    let records = vec![HeldRecordView { expires_in_ms: 3_600_000, record }];
+    assert_shape("shell-records", &[HeldOutcome { status: "records", total: 1, records }]);
+    assert_shape(
+        "shell-ping",
+        &[PingOutcome {
+            status: "answered",
+            peer: peer(1),
+            addresses: vec!["/ip4/192.0.2.7/tcp/4001".to_owned()],
+            version: "0.1.0".to_owned(),
+            connect_ms: 2.5,
+            rtt_ms: 0.5,
+        }],
+    );
+    let event = |event| EventOutcome { status: "event", at_ms: UnixMs(1_767_225_600_000), event };
+    assert_shape("shell-event-peer", &[event(Event::PeerJoined { peer: peer(1) })]);
+    assert_shape("shell-event-stored", &[event(Event::Stored { name, instance, sequence: 1, tombstone: false })]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod liars;
 mod overlay;
 mod process;
 mod readme;
+mod shell;
 mod support;
 mod tools;
 mod trace;

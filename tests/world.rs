@@ -305,6 +305,11 @@ impl Staying {
         }
     }
 
+    /// The next line, if it comes soon enough.
+    pub fn line_within(&mut self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok()
+    }
+
     /// The next line as JSON.
     #[track_caller]
     pub fn json(&mut self) -> serde_json::Value {

@@ -81,6 +81,8 @@ pub struct Io<'a> {
     pub stdout: &'a mut dyn Write,
     /// Standard error: everything else.
     pub stderr: &'a mut dyn Write,
+    /// Whether a person types standard input.
+    pub stdin_is_terminal: bool,
     /// Whether a person reads standard output.
     pub stdout_is_terminal: bool,
     /// Whether a person reads standard error.
@@ -100,6 +102,7 @@ impl<'a> Io<'a> {
             stdin: Box::new(std::io::empty()),
             stdout,
             stderr,
+            stdin_is_terminal: false,
             stdout_is_terminal: false,
             stderr_is_terminal: false,
             width: None,
@@ -112,6 +115,7 @@ impl<'a> Io<'a> {
 impl fmt::Debug for Io<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Io")
+            .field("stdin_is_terminal", &self.stdin_is_terminal)
             .field("stdout_is_terminal", &self.stdout_is_terminal)
             .field("stderr_is_terminal", &self.stderr_is_terminal)
             .field("width", &self.width)

@@ -2,7 +2,11 @@
 //!
 //! Without `-v`, only warnings, each as a line like any other of the tool's; with it, time, level and module as well.
 
-use std::fmt;
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{Mutex, PoisonError},
+};
 
 use colored::Colorize as _;
 use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
@@ -35,10 +39,38 @@ pub(super) fn start(tool: &'static str, common: &CommonArgs, env: &Env, colour: 
         None => filter(common.quiet, common.verbose),
     };
     let lines = Lines { tool, colour, detailed: common.verbose > 0 };
-    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(|| Sink);
     // Fails only if somebody started logging before; theirs is as good.
     let _ = tracing_subscriber::registry().with(layer).with(filter).try_init();
     Ok(())
+}
+
+/// What prints lines in place of standard error.
+type Printer = Box<dyn FnMut(String) + Send>;
+
+/// What prints lines at present. Logging is one for the process, and so is this.
+static PRINTER: Mutex<Option<Printer>> = Mutex::new(None);
+
+/// From now on `printer` prints, for it knows how to do so around a prompt; `None` for standard error again.
+pub(super) fn divert(printer: Option<Printer>) {
+    *PRINTER.lock().unwrap_or_else(PoisonError::into_inner) = printer;
+}
+
+/// Where lines go; the formatter writes each in one piece.
+struct Sink;
+
+impl Write for Sink {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *PRINTER.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(print) => print(String::from_utf8_lossy(line).into_owned()),
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// What is let through: this crate in full measure, the crates below it one level less talkative.

@@ -1,18 +1,14 @@
 //! `p2p-lookup`: where users and services of an overlay are.
 
-use std::{
-    ffi::OsString,
-    io::{self, BufRead, Read as _},
-    process::ExitCode,
-};
+use std::{ffi::OsString, process::ExitCode};
 
-use anyhow::anyhow;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 use tokio::sync::mpsc;
 
 use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
     io::{Env, Io},
+    lines,
     output::{
         Format, Output, count,
         error::{Failure, Stop},
@@ -34,11 +30,6 @@ use crate::{
         pin,
     },
 };
-
-/// Longest line read from standard input, in bytes; a URI has at most 512.
-const MAX_LINE: u64 = 1_024;
-/// Lines read ahead of the lookups.
-const READ_AHEAD: usize = 16;
 
 /// `p2p-lookup` as its help and manual describe it.
 pub const TOOL: Tool = Tool {
@@ -106,7 +97,7 @@ struct Args {
 
 /// `--via`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum ViaArg {
+pub(super) enum ViaArg {
     /// The best of what there is.
     #[default]
     Auto,
@@ -211,15 +202,14 @@ async fn look_up_all(
 /// The URIs to look up, checked.
 enum Uris {
     Operands { names: std::vec::IntoIter<ResourceName>, several: bool },
-    Lines(mpsc::Receiver<Result<ResourceName, Failure>>),
+    Lines(mpsc::Receiver<Result<String, Failure>>),
 }
 
 impl Uris {
     /// Takes them from the operands, where one that is wrong stops everything, or begins to read standard input.
     fn new(operands: &[String], output: &mut Output<'_, '_>) -> Result<Self, Failure> {
         if operands == ["-"] {
-            let stdin = std::mem::replace(&mut output.io().stdin, Box::new(io::empty()));
-            return Ok(Self::Lines(read_lines(stdin)));
+            return Ok(Self::Lines(lines::read(output.io())));
         }
         if operands.iter().any(|operand| operand == "-") {
             return Err(Failure::usage("'-' reads all URIs from standard input and cannot stand beside others"));
@@ -247,47 +237,13 @@ impl Uris {
     async fn next(&mut self) -> Option<Result<ResourceName, Failure>> {
         match self {
             Self::Operands { names, .. } => names.next().map(Ok),
-            Self::Lines(lines) => lines.recv().await,
+            Self::Lines(lines) => Some(lines.recv().await?.and_then(|text| Ok(ResourceName::parse(&text)?))),
         }
     }
 }
 
-/// Reads URIs in a thread of its own, because a read cannot be interrupted. Empty lines and comments are skipped.
-fn read_lines(mut stdin: Box<dyn BufRead + Send>) -> mpsc::Receiver<Result<ResourceName, Failure>> {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    std::thread::spawn(move || {
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let item = match stdin.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(read) if read as u64 == MAX_LINE && !line.ends_with(b"\n") => {
-                    // Nothing sensible can follow in a line without end.
-                    let why = anyhow!("standard input has a line longer than {MAX_LINE} bytes; write one URI a line");
-                    let _ = sender.blocking_send(Err(Failure::new(Kind::Usage, why)));
-                    return;
-                }
-                Ok(_) => match String::from_utf8_lossy(&line).trim() {
-                    "" => continue,
-                    text if text.starts_with('#') => continue,
-                    text => ResourceName::parse(text).map_err(Failure::from),
-                },
-                Err(error) => {
-                    let failure = Failure::new(Kind::Local, error).context("cannot read standard input");
-                    let _ = sender.blocking_send(Err(failure));
-                    return;
-                }
-            };
-            if sender.blocking_send(item).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
 /// Prints an outcome and says which exit code it deserves.
-fn present(outcome: &LookupOutcome, several: bool, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+pub(super) fn present(outcome: &LookupOutcome, several: bool, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
     match output.format() {
         Format::Json => output.json(outcome)?,
         Format::Short => {
@@ -327,7 +283,7 @@ fn present(outcome: &LookupOutcome, several: bool, output: &mut Output<'_, '_>) 
     Ok(exit_code(outcome.status))
 }
 
-const fn exit_code(status: LookupStatus) -> u8 {
+pub(super) const fn exit_code(status: LookupStatus) -> u8 {
     match status {
         LookupStatus::Found => 0,
         LookupStatus::NotFound => Kind::Negative.exit_code(),
@@ -337,7 +293,7 @@ const fn exit_code(status: LookupStatus) -> u8 {
 }
 
 /// What is printed when the answer is not simply the records.
-fn verdict(outcome: &LookupOutcome) -> String {
+pub(super) fn verdict(outcome: &LookupOutcome) -> String {
     let uri = &outcome.uri;
     match outcome.status {
         LookupStatus::Found => summary(outcome),

@@ -18,7 +18,7 @@ pub const ENVIRONMENT: [Entry; 10] = [
 ];
 
 /// The files that tools read and write.
-pub const FILES: [Entry; 7] = [
+pub const FILES: [Entry; 8] = [
     ("./p2psip.toml", "The configuration of a folder. p2p-join --print-config explains every key."),
     ("~/.config/p2psip/config.toml", "The configuration of a user; ./p2psip.toml outranks it."),
     ("~/.local/share/p2psip/", "The default home. What follows is in it."),
@@ -26,6 +26,7 @@ pub const FILES: [Entry; 7] = [
     ("peer.key, instance.key", "The keys that name a process and a device, PKCS#8, mode 0600."),
     ("certs/", "The certificates of this device and this peer."),
     ("member.sock", "The unix socket of the running member."),
+    ("shell_history", "What was typed at the prompt of p2p-shell."),
 ];
 
 #[cfg(test)]

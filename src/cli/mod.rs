@@ -18,6 +18,7 @@ mod check;
 mod config;
 mod descriptors;
 mod io;
+mod lines;
 mod logging;
 mod output;
 mod runtime;
@@ -31,9 +32,10 @@ pub mod lab;
 pub mod lookup;
 pub mod manual;
 pub mod register;
+pub mod shell;
 
 pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 5] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL];
+pub const TOOLS: [&Tool; 6] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];

@@ -1,6 +1,6 @@
 //! `p2p-register`: binds a user of an overlay to where that user is.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
 use clap::{CommandFactory as _, Parser};
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     kind::Kind,
+    name::Aor,
     ops::{
         outcome::{RegisterOutcome, RegisterStatus},
         register::{RegisterRequest, register},
@@ -143,25 +144,36 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 
 /// What the arguments ask for, checked.
 fn request(args: &Args, settings: &Settings) -> Result<RegisterRequest, Failure> {
+    let aor = user(args.aor.as_deref(), args.access.overlay.as_deref(), settings)?;
+    let (contacts, expires) = binding(&args.contact, args.expires.as_deref())?;
+    Ok(RegisterRequest { aor, contacts, expires, remove: args.remove, stay: args.stay })
+}
+
+/// The user that is meant: given, else the configured one, and one of the overlay.
+fn user(given: Option<&str>, overlay: Option<&str>, settings: &Settings) -> Result<Aor, Failure> {
     let aor = settings
-        .aor(args.aor.as_deref())?
+        .aor(given)?
         .ok_or_else(|| Failure::usage("no user: name one, as in sip:alice@p2psip.org, or set P2PSIP_AOR"))?
         .value;
-    if let Some(Sourced { value: overlay, origin }) = settings.overlay(None, args.access.overlay.as_deref())?
+    if let Some(Sourced { value: overlay, origin }) = settings.overlay(None, overlay)?
         && aor.check_overlay(&overlay).is_err()
     {
         let why = anyhow!("{aor} is no user of {overlay} ({origin}): its host must be {overlay}");
         return Err(Failure::new(Kind::Usage, why));
     }
-    if args.contact.len() > MAX_CONTACTS {
+    Ok(aor)
+}
+
+/// What a user is bound to, and for how long, checked.
+pub(super) fn binding(contacts: &[String], expires: Option<&str>) -> Result<(Vec<String>, Option<Duration>), Failure> {
+    if contacts.len() > MAX_CONTACTS {
         return Err(Failure::usage(format!("--contact: a user has at most {MAX_CONTACTS} contacts at one device")));
     }
-    for contact in &args.contact {
+    for contact in contacts {
         settings::option("--contact", contact, check::sip_contact)?;
     }
-    let expires =
-        args.expires.as_deref().map(|text| settings::option("--expires", text, check::expires)).transpose()?;
-    Ok(RegisterRequest { aor, contacts: args.contact.clone(), expires, remove: args.remove, stay: args.stay })
+    let expires = expires.map(|text| settings::option("--expires", text, check::expires)).transpose()?;
+    Ok((contacts.to_vec(), expires))
 }
 
 /// Prints each outcome and keeps what the exit code follows from.
@@ -186,7 +198,8 @@ impl Reports<'_, '_, '_> {
     }
 }
 
-fn exit_code(outcome: &RegisterOutcome) -> u8 {
+/// The exit code that an outcome deserves.
+pub(super) fn exit_code(outcome: &RegisterOutcome) -> u8 {
     match outcome.status {
         RegisterStatus::Registered | RegisterStatus::Removed => 0,
         RegisterStatus::NobodyToAsk => Kind::Unreachable.exit_code(),
@@ -195,7 +208,8 @@ fn exit_code(outcome: &RegisterOutcome) -> u8 {
     }
 }
 
-fn present(outcome: &RegisterOutcome, is_first: bool, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+/// Prints an outcome; the first one of a registration in full.
+pub(super) fn present(outcome: &RegisterOutcome, is_first: bool, output: &mut Output<'_, '_>) -> Result<(), Stop> {
     if output.format() == Format::Json {
         return output.json(outcome);
     }

@@ -102,6 +102,49 @@ pub(super) fn stay<T, F: Future<Output = T>>(
     result
 }
 
+/// A runtime for several pieces of work, one after the other: what one of them started goes on beside the next.
+pub(super) struct Session {
+    /// Taken out only to be shut down.
+    runtime: Option<Runtime>,
+    listener: Listener,
+}
+
+impl Session {
+    /// Starts a runtime.
+    pub(super) fn new(signals: Signals) -> Result<Self, Stop> {
+        let runtime = runtime(Threads::Many)?;
+        let listener = {
+            let _inside = runtime.enter();
+            Listener::new(signals).map_err(no_runtime)?
+        };
+        Ok(Self { runtime: Some(runtime), listener })
+    }
+
+    /// Runs `work` on this thread until it is done or a signal comes, which drops it.
+    pub(super) fn run<T>(&mut self, progress: &Progress, work: impl Future<Output = T>) -> Result<T, Signal> {
+        let Some(runtime) = &self.runtime else { return Err(Signal::Terminate) };
+        let listener = &mut self.listener;
+        let result = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                signal = listener.next() => Err(signal),
+                result = work => Ok(result),
+                never = progress.turn() => match never {},
+            }
+        });
+        progress.clear();
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 fn runtime(threads: Threads) -> Result<Runtime, Stop> {
     let mut builder = match threads {
         Threads::One => Builder::new_current_thread(),
@@ -171,6 +214,13 @@ mod tests {
         let result = one_shot(signals(&[Signal::Interrupt]), &Progress::default(), pending::<()>());
         assert!(matches!(result, Err(Stop::Interrupted)));
         assert_eq!(one_shot(Signals::Never, &Progress::default(), async { 7 }).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_signal_ends_one_piece_of_work_and_not_the_session() {
+        let mut session = Session::new(signals(&[Signal::Interrupt])).unwrap();
+        assert_eq!(session.run(&Progress::default(), pending::<()>()), Err(Signal::Interrupt));
+        assert_eq!(session.run(&Progress::default(), async { 7 }), Ok(7));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// What a tool exits with when it was interrupted.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 /// Columns of help when no terminal says how wide it is.
 const HELP_WIDTH: u16 = 100;
 
@@ -76,6 +76,7 @@ pub(super) fn process(run: fn(Vec<OsString>, &Env, &mut Io<'_>) -> u8) -> ExitCo
     let stdout_is_terminal = stdout.is_terminal();
     let mut io = Io {
         stdin: Box::new(BufReader::new(std::io::stdin())),
+        stdin_is_terminal: std::io::stdin().is_terminal(),
         stdout_is_terminal,
         stderr_is_terminal: stderr.is_terminal(),
         width: if stdout_is_terminal { comfy_table::Table::new().width() } else { None },
@@ -146,7 +147,7 @@ fn unparsed(error: &clap::Error, coloured: bool, output: &mut Output<'_, '_>) ->
 }
 
 /// What clap says in several paragraphs, on one line: what is wrong, then its tips. Usage is what `--help` is for.
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     let paragraphs = message.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
     let mut parts = Vec::new();
     for paragraph in paragraphs {

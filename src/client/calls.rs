@@ -248,6 +248,10 @@ pub struct StatusReply {
     pub throttled: u64,
     /// The software's version.
     pub version: String,
+    /// Each bucket of its routing table that holds a peer: the leading bits that the bucket's peers have in common
+    /// with the member, and how many they are. Members of older versions do not tell.
+    #[serde(default)]
+    pub buckets: Vec<(u32, u32)>,
 }
 
 /// Asks a member which records it holds.

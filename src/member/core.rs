@@ -501,6 +501,7 @@ impl Core {
             served: traffic.served.load(Ordering::Relaxed),
             throttled: traffic.throttled.load(Ordering::Relaxed),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            buckets: self.network.table().buckets().into_iter().map(|(bits, peers)| (bits, count(peers))).collect(),
         }
     }
 

@@ -167,6 +167,17 @@ impl Access {
         }
     }
 
+    /// The overlay that is meant: the given one, or that of the home or of the member on this machine.
+    ///
+    /// # Errors
+    /// [`OpsError`]: nothing says which one.
+    pub async fn find_overlay(&self) -> Result<OverlayId, OpsError> {
+        match &self.overlay {
+            Some(overlay) => Ok(overlay.clone()),
+            None => Ok(self.attach(ViaChoice::Auto).await?.known.descriptor.overlay().clone()),
+        }
+    }
+
     /// Finds a way into the overlay.
     pub(super) async fn attach(&self, via: ViaChoice) -> Result<Attached, OpsError> {
         let known = self.local_descriptor()?;
@@ -321,7 +332,7 @@ impl Access {
     }
 
     /// A swarm that only asks. QUIC is set up only if some peer has nothing else.
-    async fn client(
+    pub(super) async fn client(
         &self,
         overlay: &OverlayId,
         descriptor: DescriptorHash,

@@ -5,7 +5,7 @@ use crate::{
     identity::IdentityError,
     kind::Kind,
     member::MemberError,
-    name::{InstanceId, NameError, OverlayId},
+    name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
         swarm::{AskError, NetworkError},
@@ -154,6 +154,12 @@ pub enum OpsError {
         /// The instance.
         instance: InstanceId,
     },
+    /// It is not known where a peer is.
+    #[error("nobody knows where {peer} is; give an address as well, like /ip4/192.0.2.1/tcp/4001/p2p/{peer}")]
+    WhereIsPeer {
+        /// The peer.
+        peer: PeerId,
+    },
     /// A contact that is no SIP URI.
     #[error("'{text}' is not a contact: {why}; write one like sip:alice@192.0.2.1:5060")]
     Contact {
@@ -186,7 +192,7 @@ impl OpsError {
             Self::UnknownDescriptor { .. } | Self::DescriptorChanged { .. } | Self::ForgedDescriptor { .. } => {
                 Kind::Untrusted
             }
-            Self::NotThere { .. } => Kind::Negative,
+            Self::NotThere { .. } | Self::WhereIsPeer { .. } => Kind::Negative,
             Self::NobodyToAsk { .. } | Self::Timeout { .. } => Kind::Unreachable,
         }
     }

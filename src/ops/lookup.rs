@@ -100,6 +100,11 @@ impl Lookups {
         Self { access: access.clone(), via, attached, trust, started: None, begun: None, traced: false, guide: None }
     }
 
+    /// Whether a member on this machine is asked, over a connection that ends with it.
+    pub const fn is_local(&self) -> bool {
+        matches!(self.attached.route, Route::Socket(_))
+    }
+
     /// Looks a name up. Whatever comes back is verified here once more, whoever has verified it before.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ impl Progress {
         Self(visible.then(Rc::default))
     }
 
-    /// Says what is being done.
+    /// Says what is being done; with nothing to say, nothing is shown.
     pub(in crate::cli) fn doing(&self, what: impl FnOnce() -> String) {
         if let Some(spinner) = &self.0 {
             spinner.borrow_mut().message = what();
@@ -55,6 +55,9 @@ impl Progress {
 
 impl Spinner {
     fn draw(&mut self) {
+        if self.message.is_empty() {
+            return;
+        }
         let bar = self.bar.get_or_insert_with(|| {
             ProgressBar::new_spinner().with_style(
                 ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),

@@ -1,0 +1,21 @@
+complete -c p2p-shell -s c -l command -d 'Run this command instead of asking for some; repeat for several' -r
+complete -c p2p-shell -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
+complete -c p2p-shell -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
+complete -c p2p-shell -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r
+complete -c p2p-shell -l socket -d 'Unix socket of a running member [env: P2PSIP_SOCKET]' -r -F
+complete -c p2p-shell -l dns -d 'DNS server, ADDR or ADDR:PORT; repeat for several [env: P2PSIP_DNS]' -r
+complete -c p2p-shell -l timeout -d 'Seconds until the first answer, such as 2.5 [default: 5]' -r
+complete -c p2p-shell -l home -d 'Folder of keys and certificates [env: P2PSIP_HOME]' -r -F
+complete -c p2p-shell -l config -d 'Configuration file, instead of ./p2psip.toml and the user\'s' -r -F
+complete -c p2p-shell -l color -d 'Colour: auto, always or never; NO_COLOR means never' -r -f -a "auto\t'If a terminal reads it, and neither NO_COLOR nor TERM=dumb is set'
+always\t'Even into a file'
+never\t'Not at all'"
+complete -c p2p-shell -s k -l keep-going -d 'Go on after a command that fails'
+complete -c p2p-shell -s 4 -d 'Use IPv4 only'
+complete -c p2p-shell -s 6 -d 'Use IPv6 only'
+complete -c p2p-shell -l json -d 'Print JSON, one object a line'
+complete -c p2p-shell -l short -d 'Print bare values, one a line'
+complete -c p2p-shell -s q -l quiet -d 'Print results and errors only'
+complete -c p2p-shell -s v -l verbose -d 'Say what is going on; -vv and -vvv say more'
+complete -c p2p-shell -s h -l help -d 'Print help'
+complete -c p2p-shell -s V -l version -d 'Print version'

@@ -1,0 +1,193 @@
+//! Prints what a member tells of itself.
+
+use super::super::{
+    lookup::peer_name,
+    output::{
+        Format, Output, count, date,
+        error::Stop,
+        shortened, span,
+        table::{Cell, Grid, Tone},
+    },
+};
+use crate::{
+    client::Event,
+    clock::UnixMs,
+    ops::outcome::{EventOutcome, HeldOutcome, PeersOutcome, PingOutcome, StatusOutcome, TableOutcome},
+};
+
+/// Characters of the longest bar.
+const BAR: u32 = 40;
+
+/// How a member is.
+pub(super) fn status(outcome: &StatusOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    let member = &outcome.member;
+    match output.format() {
+        Format::Json => return output.json(outcome),
+        Format::Short => return output.line(&member.peer.to_string()),
+        Format::Table => {}
+    }
+    let mut grid = Grid::of_pairs();
+    grid.pair("overlay", Cell::text(member.overlay.to_string(), Tone::Subject));
+    let descriptor = shortened(&member.descriptor, 16);
+    grid.pair("policy", Cell::text(format!("{} ({descriptor})", member.policy), Tone::Plain));
+    grid.pair("peer id", Cell::text(member.peer.to_string(), Tone::Plain));
+    grid.pair("addresses", Cell::lines(&member.addresses, Tone::Plain));
+    grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
+    let peers = format!("{}, {}", count(member.peers, "peer"), count(member.connections, "connection"));
+    grid.pair("knows", Cell::text(peers, if member.peers > 0 { Tone::Good } else { Tone::Warning }));
+    let records = format!("{} of {}", count(member.records, "record"), count(member.names, "name"));
+    grid.pair("holds", Cell::text(records, Tone::Plain));
+    grid.pair("keeps alive", Cell::text(count(member.kept, "record"), Tone::Plain));
+    let served = format!("{}, {} turned away", count(member.served, "request"), member.throttled);
+    grid.pair("served", Cell::text(served, Tone::Plain));
+    let up = format!("{}, version {}", span(outcome.uptime_ms), member.version);
+    grid.pair("running for", Cell::text(up, Tone::Plain));
+    output.table(&grid)
+}
+
+/// The peers around a member.
+pub(super) fn peers(outcome: &PeersOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    match output.format() {
+        Format::Json => return output.json(outcome),
+        Format::Short => return outcome.peers.iter().try_for_each(|peer| output.line(&peer.peer.to_string())),
+        Format::Table => {}
+    }
+    let mut grid = Grid::with_header(&["PEER", "BITS IN COMMON", "ADDRESS"]);
+    for peer in &outcome.peers {
+        grid.row([
+            Cell::text(peer.peer.to_string(), Tone::Subject),
+            Cell::text(peer.bits.to_string(), Tone::Plain),
+            Cell::lines(&peer.addresses, Tone::Plain),
+        ]);
+    }
+    output.table(&grid)?;
+    output.note(&format!("{} closest of {} known", outcome.peers.len(), outcome.known));
+    Ok(())
+}
+
+/// A routing table, the farthest bucket first: each holds half as much of the overlay as the one above.
+pub(super) fn table(outcome: &TableOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    match output.format() {
+        Format::Json => return output.json(outcome),
+        Format::Short => {
+            return outcome.buckets.iter().try_for_each(|b| output.line(&format!("{} {}", b.bits, b.peers)));
+        }
+        Format::Table => {}
+    }
+    let most = outcome.buckets.iter().map(|bucket| bucket.peers).max().unwrap_or_default();
+    let mut grid = Grid::with_header(&["BITS IN COMMON", "PEERS", ""]);
+    for bucket in &outcome.buckets {
+        grid.row([
+            Cell::text(bucket.bits.to_string(), Tone::Plain),
+            Cell::text(bucket.peers.to_string(), Tone::Plain),
+            Cell::text(bar(bucket.peers, most), Tone::Good),
+        ]);
+    }
+    output.table(&grid)?;
+    let buckets = count(outcome.buckets.len(), "bucket");
+    output.note(&format!("{} in {buckets}, as {} sees them", count(outcome.known, "peer"), peer_name(&outcome.member)));
+    Ok(())
+}
+
+/// A character a peer, unless the longest bar would be too long then.
+fn bar(peers: u32, most: u32) -> String {
+    let characters =
+        if most <= BAR { peers } else { (u64::from(peers) * u64::from(BAR)).div_ceil(u64::from(most)) as u32 };
+    "█".repeat(characters.min(BAR) as usize)
+}
+
+/// What a member holds.
+pub(super) fn records(outcome: &HeldOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    match output.format() {
+        Format::Json => return output.json(outcome),
+        Format::Short => {
+            let line =
+                |held: &crate::ops::outcome::HeldRecordView| format!("{} {}", held.record.name, held.record.instance);
+            return outcome.records.iter().try_for_each(|held| output.line(&line(held)));
+        }
+        Format::Table => {}
+    }
+    if !outcome.records.is_empty() {
+        let mut grid = Grid::with_header(&["NAME", "INSTANCE", "EXPIRES IN", "KIND", "KEPT ALIVE"]);
+        for held in &outcome.records {
+            let (kind, tone) =
+                if held.record.tombstone { ("tombstone", Tone::Warning) } else { ("record", Tone::Plain) };
+            grid.row([
+                Cell::text(held.record.name.to_string(), Tone::Subject),
+                Cell::text(shortened(&held.record.instance.to_string(), 8), Tone::Plain),
+                Cell::text(span(held.expires_in_ms), Tone::Plain),
+                Cell::text(kind, tone),
+                Cell::text(if held.record.kept { "yes" } else { "no" }, Tone::Plain),
+            ]);
+        }
+        output.table(&grid)?;
+    }
+    let shown = u32::try_from(outcome.records.len()).unwrap_or(u32::MAX);
+    let more = if shown < outcome.total { format!(", of which {shown} are shown") } else { String::new() };
+    output.note(&format!("{} held{more}", count(outcome.total, "record")));
+    Ok(())
+}
+
+/// How fast a peer answered.
+pub(super) fn ping(outcome: &PingOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    match output.format() {
+        Format::Json => return output.json(outcome),
+        Format::Short => return output.line(&format!("{:.3}", outcome.rtt_ms)),
+        Format::Table => {}
+    }
+    let mut grid = Grid::of_pairs();
+    grid.pair("peer", Cell::text(outcome.peer.to_string(), Tone::Subject));
+    grid.pair("addresses", Cell::lines(&outcome.addresses, Tone::Plain));
+    grid.pair("version", Cell::text(&outcome.version, Tone::Plain));
+    grid.pair("connected in", Cell::text(format!("{:.1} ms", outcome.connect_ms), Tone::Plain));
+    grid.pair("round trip", Cell::text(format!("{:.2} ms", outcome.rtt_ms), Tone::Good));
+    output.table(&grid)
+}
+
+/// One event, on one line.
+pub(super) fn event(outcome: &EventOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    if output.format() == Format::Json {
+        return output.json(outcome);
+    }
+    let what = match &outcome.event {
+        Event::PeerJoined { peer } => format!("peer joined    {peer}"),
+        Event::PeerLeft { peer } => format!("peer left      {peer}"),
+        Event::Stored { name, instance, tombstone, .. } => {
+            let what = if *tombstone { "tombstone     " } else { "record stored " };
+            format!("{what} {name} of {}", shortened(&instance.to_string(), 8))
+        }
+        Event::Refused { peer: Some(peer), reason } => format!("refused        from {}: {reason}", peer_name(peer)),
+        Event::Refused { peer: None, reason } => format!("refused        from this machine: {reason}"),
+        Event::Throttled { peer } => format!("turned away    {peer}"),
+        Event::Lagged { dropped } => format!("missed         {}", count(*dropped, "event")),
+    };
+    output.line(&format!("{}  {what}", clock(outcome.at_ms)))
+}
+
+/// The time of day, to the second, in UTC.
+fn clock(at: UnixMs) -> String {
+    match date(at).split(' ').nth(1) {
+        Some(minute) if minute.contains(':') => format!("{minute}:{:02}", at.0 / 1_000 % 60),
+        _ => at.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_grow_with_the_peers_and_never_too_long() {
+        assert_eq!(bar(3, 20), "███");
+        assert_eq!(bar(80, 80).chars().count(), 40);
+        assert_eq!(bar(1, 80), "█", "a bucket that holds somebody shows");
+        assert_eq!(bar(0, 0), "");
+        assert_eq!(bar(u32::MAX, u32::MAX).chars().count(), 40);
+    }
+
+    #[test]
+    fn times_of_day_have_seconds() {
+        assert_eq!(clock(UnixMs(1_795_417_261_999)), "07:01:01");
+        assert_eq!(clock(UnixMs(u64::MAX)), u64::MAX.to_string());
+    }
+}
