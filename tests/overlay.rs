@@ -177,8 +177,11 @@ fn names_of_other_overlays_are_refused_before_anybody_is_asked() {
     let world = TestWorld::shared();
     let user = world.user("foreign");
     for uri in ["sip:alice@other.org", "sip:other.org", "turn:other.org"] {
-        let ran = lookup(&format!("{} {uri}", user.options())).exits(2);
+        let ran = lookup(&format!("{} --overlay p2psip.org {uri}", user.options())).exits(2);
         assert!(ran.err.contains("other.org") && ran.err.contains("p2psip.org"), "{}", ran.err);
+        // Without a word about the overlay it is the name's own: a member of this one does not stand in the way.
+        let ran = lookup(&format!("{} --dns {} {uri}", user.options(), world.world.dns())).exits(3);
+        assert!(ran.err.contains("nobody to ask in other.org"), "{}", ran.err);
     }
     register(&format!("{} sip:alice@other.org --contact sip:a@192.0.2.1", user.options())).exits(2).says("p2psip.org");
     register(&format!("{} --overlay p2psip.org sip:alice@other.org", user.options())).exits(2).says("p2psip.org");
