@@ -2,7 +2,7 @@ complete -c p2p-shell -s c -l command -d 'Run this command instead of asking for
 complete -c p2p-shell -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-shell -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
 complete -c p2p-shell -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r
-complete -c p2p-shell -l socket -d 'Unix socket of a running member [env: P2PSIP_SOCKET]' -r -F
+complete -c p2p-shell -l socket -d 'Unix socket of the member on this machine [env: P2PSIP_SOCKET]' -r -F
 complete -c p2p-shell -l dns -d 'DNS server, ADDR or ADDR:PORT; repeat for several [env: P2PSIP_DNS]' -r
 complete -c p2p-shell -l timeout -d 'Seconds until the first answer, such as 2.5 [default: 5]' -r
 complete -c p2p-shell -l home -d 'Folder of keys and certificates [env: P2PSIP_HOME]' -r -F

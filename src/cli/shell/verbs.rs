@@ -114,10 +114,14 @@ pub(super) fn parse_words(words: Vec<String>) -> Result<Parsed, Failure> {
         return Ok(Parsed::Nothing);
     }
     let name = words.first().cloned().unwrap_or_default();
+    if let [_, option] = &words[..]
+        && matches!(option.as_str(), "--help" | "-h")
+    {
+        return explain(&name).map(Parsed::Help);
+    }
     let parsed = Line::command().try_get_matches_from(words).and_then(|matches| Line::from_arg_matches(&matches));
     match parsed {
         Ok(line) => Ok(Parsed::Verb(line.verb)),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => explain(&name).map(Parsed::Help),
         Err(error) if error.kind() == ErrorKind::InvalidSubcommand => Err(unknown(&name, &error)),
         Err(error) => {
             let what = tool::one_line(&error.render().to_string());
