@@ -1,6 +1,9 @@
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
 
 use super::{NameError, Position};
 
@@ -82,11 +85,26 @@ impl Serialize for PeerId {
 
 impl<'de> Deserialize<'de> for PeerId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-        } else {
-            serde_bytes::ByteArray::deserialize(deserializer).map(|key| Self(key.into_array()))
-        }
+        // Whichever form comes: inside a tagged enum, serde no longer tells which one the format prefers.
+        deserializer.deserialize_any(EitherForm)
+    }
+}
+
+struct EitherForm;
+
+impl Visitor<'_> for EitherForm {
+    type Value = PeerId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a peer id as text or as the 32 octets of its key")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<PeerId, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_bytes<E: de::Error>(self, octets: &[u8]) -> Result<PeerId, E> {
+        octets.try_into().map(PeerId).map_err(|_| E::invalid_length(octets.len(), &self))
     }
 }
 
