@@ -15,11 +15,10 @@ use p2psip::{
     lab::LabOptions,
     member::{Member, MemberConfig, MemberError, Timing},
     name::ResourceName,
-    ops::enroll,
 };
 
 use crate::world::{
-    PATIENCE, Process, Staying, TestWorld, User, eventually, folder, held, lookup, over_socket, register,
+    PATIENCE, Process, Staying, TestWorld, User, eventually, folder, held, lookup, over_socket, register, run,
 };
 
 const OFTEN: Duration = Duration::from_secs(1);
@@ -265,10 +264,10 @@ fn a_revoked_certificate_takes_its_records_with_it_everywhere() {
     ca.set_descriptor(world.world.descriptor()).unwrap();
     ca.add_authority(world.world.authority().unwrap()).unwrap();
     ca.add_issued(mallory.certificate.as_ref().unwrap()).unwrap();
-    let target = mallory.aor.to_string();
-    let outcome = enroll::revoke(ca.folder(), &[target], UnixMs::now()).unwrap();
-    assert_eq!(outcome.revoked[0].serial, mallory.certificate.as_ref().unwrap().serial());
-    let list = std::fs::read(outcome.file).unwrap();
+    let line = format!("revoke --json --home {} {}", ca.folder().display(), mallory.aor);
+    let revoked = run(cli::enroll::run, &line).exits(0).json();
+    assert_eq!(revoked["revoked"][0]["serial"], mallory.certificate.as_ref().unwrap().serial());
+    let list = std::fs::read(revoked["file"].as_str().unwrap()).unwrap();
 
     // One member is told; the others hear of it from their neighbours.
     let client = world.client();

@@ -248,10 +248,20 @@ fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
 }
 
-/// Runs a tool in this process.
+/// Runs a tool in this process. One that stays where it should have failed is ended in the end.
 pub fn run(tool: Run, line: &str) -> Ran {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = tool(words(line), &bare_env(), &mut Io::captured(&mut out, &mut err));
+    let (signals, receiver) = tokio::sync::mpsc::unbounded_channel();
+    let (done, ended) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(3 * PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = signals.send(Signal::Terminate);
+        }
+    });
+    let mut io = Io::captured(&mut out, &mut err);
+    io.signals = Signals::Channel(receiver);
+    let code = tool(words(line), &bare_env(), &mut io);
+    drop(done);
     Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
