@@ -162,6 +162,9 @@ impl Member {
             }
         }
         self.swarm.abort();
+        // Its end closes the listeners: whoever starts a member next may want the same port. That it was cancelled
+        // is no news.
+        let _ = (&mut self.swarm).await;
         self.core.flush().await;
     }
 
