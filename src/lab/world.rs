@@ -17,7 +17,6 @@ use crate::{
     kind::Kind,
     member::{Member, MemberConfig, MemberError, Timing},
     name::{Aor, NameError, OverlayId, ResourceName, Service, ServiceUri},
-    overlay::swarm::Network,
     record::{Body, Payload, RecordError, ServiceOffer, seal},
 };
 
@@ -399,14 +398,6 @@ impl World {
             Payload { name, sequence: now.0, expires: now.after(SERVICE_LIFETIME), body: Body::Service(offer) };
         let envelope = seal(&payload, member.key(), certificate.as_ref())?;
         Ok(member.put(Put { envelope: envelope.into(), timeout_ms: 5000 }).await)
-    }
-}
-
-/// The members' own view of each other, for callers that look deeper than the client protocol does.
-impl World {
-    /// The swarm of each member.
-    pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        self.members.iter().map(Member::network)
     }
 }
 

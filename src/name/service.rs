@@ -32,16 +32,6 @@ impl Service {
         }
     }
 
-    /// What a provider of this service is called (draft §1.1).
-    pub const fn provider(self) -> &'static str {
-        match self {
-            Self::Proxy => "proxy peer",
-            Self::Turn => "TURN relay agent peer",
-            Self::Teredo => "Teredo relay agent peer",
-            Self::Gatekeeper => "gatekeeper",
-        }
-    }
-
     fn from_scheme(scheme: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|service| service.scheme().eq_ignore_ascii_case(scheme))
     }

@@ -174,10 +174,6 @@ impl EventLoop {
                     self.forget(&peer);
                 }
             }
-            Command::Disconnect(peer) => {
-                // An error here means that there was no connection.
-                let _ = self.swarm.disconnect_peer_id(peer);
-            }
         }
     }
 

@@ -182,7 +182,6 @@ pub(super) enum Command {
         reply: oneshot::Sender<Result<ResponseFrame, AskError>>,
     },
     Silent(libp2p::PeerId),
-    Disconnect(libp2p::PeerId),
 }
 
 /// A handle to a running swarm. Cheap to clone; the swarm ends when every handle is gone.
@@ -300,14 +299,6 @@ impl Network {
                 self.shared.heard_of(info);
             }
         }
-    }
-
-    /// Closes every connection to a peer.
-    ///
-    /// # Errors
-    /// [`AskError::Closed`].
-    pub async fn disconnect(&self, peer: &PeerId) -> Result<(), AskError> {
-        self.commands.send(Command::Disconnect(to_libp2p(peer)?)).await.map_err(|_| AskError::Closed)
     }
 }
 
