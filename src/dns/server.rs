@@ -151,7 +151,8 @@ impl DnsServer {
             if catalog.contains(&origin) {
                 return Err(invalid(&zone.origin.to_ascii(), "two zones have that origin"));
             }
-            let mut handler = InMemoryZoneHandler::empty(zone.origin.clone(), ZoneType::Primary, AxfrPolicy::Deny);
+            let mut handler =
+                InMemoryZoneHandler::empty(zone.origin.clone(), ZoneType::Primary, AxfrPolicy::Deny, None);
             *handler.records_get_mut() = zone.records;
             let handler = Arc::new(handler);
             catalog.upsert(origin, vec![handler.clone() as Arc<dyn ZoneHandler>]);
