@@ -168,8 +168,8 @@ mod tests {
             let mut wheel = Wheel::new();
             wheel.set(7, at);
             assert!(wheel.next().unwrap() <= at, "{at}");
-            assert_eq!(due(&mut wheel, at - 1), [], "{at}");
-            assert_eq!(due(&mut wheel, at), [7], "{at}");
+            assert_eq!(due(&mut wheel, at - 1), Vec::<u32>::new(), "{at}");
+            assert_eq!(due(&mut wheel, at), vec![7], "{at}");
             assert_eq!((wheel.next(), wheel.len()), (None, 0));
         }
     }
@@ -191,11 +191,11 @@ mod tests {
     #[test]
     fn what_is_late_fires_at_the_next_tick() {
         let mut wheel = Wheel::new();
-        assert_eq!(due(&mut wheel, 1000), []);
+        assert_eq!(due(&mut wheel, 1000), Vec::<u32>::new());
         wheel.set(1, 3);
-        assert_eq!(due(&mut wheel, 1000), []);
+        assert_eq!(due(&mut wheel, 1000), Vec::<u32>::new());
         assert_eq!(wheel.next(), Some(1001));
-        assert_eq!(due(&mut wheel, 1001), [1]);
+        assert_eq!(due(&mut wheel, 1001), vec![1]);
     }
 
     proptest! {
