@@ -29,19 +29,24 @@
 //! # Ok::<(), p2psip::sip::ParseError>(())
 //! ```
 
+mod check;
 pub mod derive;
 pub mod edit;
 mod error;
+pub mod framing;
 pub mod header;
 mod message;
 mod method;
 pub mod respond;
 mod scan;
+mod status;
 pub mod transaction;
 pub mod transport;
 pub mod uri;
 mod views;
 
+pub use check::Fault;
 pub use error::ParseError;
 pub use message::{MAX_HEAD, MAX_HEADERS, Message, Start};
 pub use method::Method;
+pub use status::reason_phrase;
