@@ -150,7 +150,7 @@ impl LookupMachine {
         if self.has_enough(now, wall) {
             self.walk.finish(now);
         }
-        match self.walk.poll(now) {
+        match self.walk.poll_for(self.wanted(), now) {
             Step::Wait(until) => {
                 let gathered = self
                     .first
@@ -359,6 +359,19 @@ impl LookupMachine {
             }
         }
         waited >= self.config.gather && !self.walk.is_closer_coming(nearest, now)
+    }
+
+    /// How many more answers may be enough: once a record is known, what is missing of [`LookupConfig::enough`].
+    fn wanted(&self) -> usize {
+        if self.config.exhaustive || self.first.is_none() {
+            return usize::MAX;
+        }
+        let holders = self.answers.values().filter(|answer| !answer.held.is_empty()).count();
+        match self.config.enough.saturating_sub(holders) {
+            // They were enough, and did not convince.
+            0 => usize::MAX,
+            missing => missing,
+        }
     }
 
     fn verdict(&self, wall: UnixMs) -> Verdict {

@@ -78,6 +78,38 @@ fn three_storers_are_enough() {
 }
 
 #[test]
+fn nobody_else_is_asked_while_enough_are_about_to_answer() {
+    let (now, seeds) = (Instant::now(), peers(8));
+    let record = sealed(&Draft::user(ALICE, 1));
+    let trust = trust();
+    let config = LookupConfig::for_overlay(trust.descriptor().limits());
+    let begin = || {
+        LookupMachine::new(ResourceName::parse(ALICE).unwrap(), seeds.clone(), None, config.clone(), trust.clone(), now)
+    };
+    let ask = |machine: &mut LookupMachine, at: Instant| {
+        let mut asked = Vec::new();
+        while let Step::Ask(ask) = machine.poll(at, NOW) {
+            asked.push(ask.peer.peer);
+        }
+        asked
+    };
+    let mut machine = begin();
+    let mut prompt = ask(&mut machine, now);
+    assert_eq!(prompt.len(), 3);
+    machine.on_reply(&prompt[0], holding(&[&record]), now + MS, NOW);
+    assert_eq!(ask(&mut machine, now + MS), []);
+    // Who is late may not answer at all: the next ones are asked.
+    prompt.extend(ask(&mut machine, now + 30 * MS));
+    assert!(prompt.len() > 3, "{prompt:?}");
+
+    // A storer that has nothing is none of the three.
+    let mut machine = begin();
+    let prompt = ask(&mut machine, now);
+    machine.on_reply(&prompt[0], holding(&[]), now + MS, NOW);
+    assert_eq!(ask(&mut machine, now + MS).len(), 1);
+}
+
+#[test]
 fn what_comes_within_a_while_of_the_first_record_is_merged() {
     let (now, seeds) = (Instant::now(), peers(8));
     let older = Draft::user(ALICE, 1);
