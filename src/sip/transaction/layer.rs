@@ -274,6 +274,13 @@ impl Layer {
         self.outputs.pop_front()
     }
 
+    /// That nothing is left: no transaction, no timer, no trace of merged requests.
+    #[cfg(test)]
+    pub(super) fn assert_empty(&self) {
+        assert_eq!((self.table.len(), self.table.timers(), self.merged.len()), (0, 0, 0));
+        assert_eq!((self.poll_timeout(), self.outputs.len()), (None, 0));
+    }
+
     fn receive_response(&mut self, status: u16, message: Message, source: Source, now: Instant) {
         let Ok(via) = message.top_via() else {
             self.metrics.malformed += 1;

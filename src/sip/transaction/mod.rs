@@ -68,6 +68,11 @@ mod table;
 mod timers;
 mod wheel;
 
+#[cfg(test)]
+mod pairs;
+#[cfg(test)]
+mod tests;
+
 pub use branch::{Branch, BranchParts};
 pub use event::{ClientId, Event, Metrics, Output, ServerId, Token};
 pub use layer::{Config, Layer, RequestError, RespondError};
