@@ -1,3 +1,4 @@
 //! SIP (RFC 3261), and nothing of the overlay: messages, transactions, transports.
 
+pub mod digest;
 pub mod transport;
