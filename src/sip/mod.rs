@@ -1,4 +1,5 @@
 //! SIP (RFC 3261), and nothing of the overlay: messages, transactions, transports.
 
+pub mod capture;
 pub mod digest;
 pub mod transport;
