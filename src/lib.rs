@@ -93,6 +93,7 @@ pub mod dns;
 pub mod identity;
 pub mod kind;
 pub mod lab;
+pub mod media;
 pub mod member;
 pub mod name;
 pub mod ops;
