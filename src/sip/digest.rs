@@ -7,10 +7,10 @@
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512_256};
 
+use super::header;
+
 /// Realms that one request is authorised for: every proxy on the way may have one.
 const MAX_REALMS: usize = 8;
-/// Parameters read of one challenge.
-const MAX_PARAMETERS: usize = 32;
 
 /// The hash that a challenge asks for, the weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,14 +134,15 @@ impl Challenge {
     /// # Errors
     /// [`DigestError`]: another scheme, a parameter missing, or nothing that is supported.
     pub fn parse(value: &[u8]) -> Result<Self, DigestError> {
-        let text = std::str::from_utf8(value).map_err(|_| DigestError::Malformed("it is not UTF-8"))?.trim();
-        let (scheme, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("Digest") {
-            return Err(DigestError::Scheme(scheme.chars().take(32).collect()));
+        let challenge = header::Challenge::parse(value).map_err(DigestError::Malformed)?;
+        if !challenge.scheme.eq_ignore_ascii_case("Digest") {
+            return Err(DigestError::Scheme(challenge.scheme.chars().take(32).collect()));
         }
-        let parameters = parameters(rest)?;
-        let get =
-            |name: &str| parameters.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
+        let get = |name: &str| {
+            let value = challenge.params().find(|param| param.name.eq_ignore_ascii_case(name))?.value?;
+            let value = std::str::from_utf8(value).ok()?;
+            Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+        };
         let owned = |name, why| get(name).map(str::to_owned).ok_or(DigestError::Malformed(why));
         let algorithm = match get("algorithm") {
             None => Algorithm::Md5,
@@ -232,45 +233,6 @@ impl Challenge {
 /// The text as it may stand between quotes.
 fn quotable(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
-/// The `name=value` pairs of a comma-separated list; quotes around a value are taken off.
-fn parameters(mut rest: &str) -> Result<Vec<(&str, &str)>, DigestError> {
-    let mut found = Vec::new();
-    loop {
-        rest = rest.trim_start_matches([' ', '\t', '\r', '\n', ',']);
-        if rest.is_empty() {
-            return Ok(found);
-        }
-        if found.len() == MAX_PARAMETERS {
-            return Err(DigestError::Malformed("it has too many parameters"));
-        }
-        let (name, mut value) = rest.split_once('=').ok_or(DigestError::Malformed("a parameter has no value"))?;
-        (value, rest) = match value.trim_start().strip_prefix('"') {
-            Some(quoted) => {
-                let end = end_of_quoted(quoted).ok_or(DigestError::Malformed("a quoted value does not end"))?;
-                (quoted.get(..end).unwrap_or_default(), quoted.get(end + 1..).unwrap_or_default().trim_start())
-            }
-            None => {
-                let (value, after) = value.split_at(value.find(',').unwrap_or(value.len()));
-                (value.trim(), after)
-            }
-        };
-        if !rest.is_empty() && !rest.starts_with(',') {
-            return Err(DigestError::Malformed("something follows a quoted value"));
-        }
-        found.push((name.trim(), value));
-    }
-}
-
-/// Where the closing quote is.
-fn end_of_quoted(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    text.bytes().position(|byte| {
-        let closes = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        closes
-    })
 }
 
 /// A user as a registrar or proxy knows it.
@@ -389,9 +351,12 @@ mod tests {
         User { name: name.to_owned(), password: password.to_owned() }
     }
 
+    /// A parameter as it stands between its quotes.
     fn get<'a>(credentials: &'a str, name: &str) -> &'a str {
-        let parameters = parameters(credentials.strip_prefix("Digest ").unwrap()).unwrap();
-        parameters.into_iter().find(|(found, _)| *found == name).unwrap().1
+        let credentials = header::Credentials::parse(credentials.as_bytes()).unwrap();
+        let value = credentials.params().find(|param| param.name == name).unwrap().value.unwrap();
+        let value = std::str::from_utf8(value).unwrap();
+        value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
     }
 
     fn keyring(user: User, challenge: &str) -> Keyring {
@@ -455,7 +420,10 @@ mod tests {
         let error = |value: &str| Challenge::parse(value.as_bytes()).unwrap_err();
         assert_eq!(error("Basic realm=\"a\""), DigestError::Scheme("Basic".to_owned()));
         assert_eq!(error("Digest realm=\"a\""), DigestError::Malformed("it has no nonce"));
-        assert_eq!(error("Digest realm=\"a"), DigestError::Malformed("a quoted value does not end"));
+        assert_eq!(
+            error("Digest realm=\"a"),
+            DigestError::Malformed("a parameter's value is empty or its quotes are not closed")
+        );
         assert_eq!(error("Digest realm=\"a\",nonce=\"n\",qop=\"x\""), DigestError::Qop("x".to_owned()));
         assert_eq!(
             error("Digest realm=\"a\",nonce=\"n\",algorithm=AKAv1-MD5"),
