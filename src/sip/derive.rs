@@ -50,3 +50,47 @@ fn line(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(value);
     out.put_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::{Method, respond::respond};
+
+    const INVITE: &str = "INVITE sip:a@b;x SIP/2.0\r\n\
+        v: SIP/2.0/UDP one;branch=z9hG4bK1 , SIP/2.0/TCP two\r\n\
+        Via: SIP/2.0/UDP three\r\n\
+        Route: <sip:r1;lr>, <sip:r2;lr>\r\n\
+        Route: <sip:r3;lr>\r\n\
+        Max-Forwards: 3\r\n\
+        f: \"A\" <sip:a@b>;tag=1\r\n\
+        t: <sip:c@d>\r\n\
+        Proxy-Require: foo\r\n\
+        Require: bar\r\n\
+        i: call\r\n\
+        CSeq: 7 INVITE\r\n\
+        Contact: <sip:a@c>\r\n\
+        l: 2\r\n\r\nhi";
+
+    #[test]
+    fn both_follow_the_hop_of_the_request() {
+        let invite = Message::parse(Bytes::from_static(INVITE.as_bytes())).unwrap();
+        let busy = Message::parse(respond(&invite, 486, "", Some("t")).finish()).unwrap();
+        let ack = Message::parse(ack_for(&invite, &busy)).unwrap();
+        let cancel = Message::parse(cancel_for(&invite)).unwrap();
+        for (message, method, tag) in [(&ack, Method::Ack, Some("t")), (&cancel, Method::Cancel, None)] {
+            assert_eq!(message.check(), Ok(()));
+            assert_eq!((message.method(), message.request_uri()), (method, invite.request_uri()));
+            assert_eq!(message.vias().count(), 1);
+            assert_eq!(message.top_via().unwrap().as_bytes(), invite.top_via().unwrap().as_bytes());
+            assert!(message.values(Name::Route).eq(invite.values(Name::Route)));
+            assert_eq!(message.header(Name::From), invite.header(Name::From));
+            assert_eq!(message.to().unwrap().tag(), tag);
+            assert_eq!((message.call_id(), message.cseq().unwrap().number), (Ok("call"), 7));
+            assert_eq!(message.max_forwards(), Ok(Some(70)));
+            for absent in [Name::Require, Name::ProxyRequire, Name::Contact] {
+                assert_eq!(message.header(absent), None);
+            }
+            assert_eq!(message.content_length(), Ok(Some(0)));
+        }
+    }
+}

@@ -217,3 +217,89 @@ impl<'a> Edit<'a> {
 pub(super) const fn printable(octet: u8) -> u8 {
     if matches!(octet, b'\r' | b'\n') { b' ' } else { octet }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REQUEST: &str = "INVITE sip:a@b SIP/2.0\r\n\
+        v: SIP/2.0/UDP one;branch=1 ,\r\n SIP/2.0/TCP two\r\n\
+        X-odd :  \t kept\r\n\
+        Route:<sip:r1;lr>\r\n\
+        route: <sip:r2;lr>\r\n\
+        Max-Forwards:  70  \r\n\
+        Content-Length: 2\r\n\r\nhi";
+
+    fn edited(change: impl for<'e, 'm> FnOnce(&'e mut Edit<'m>) -> &'e mut Edit<'m>) -> String {
+        let message = Message::parse(Bytes::from_static(REQUEST.as_bytes())).unwrap();
+        let mut edit = Edit::new(&message);
+        change(&mut edit);
+        let bytes = edit.finish();
+        Message::parse(bytes.clone()).unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    /// The request with one text in it replaced.
+    fn but(old: &str, new: &str) -> String {
+        assert_eq!(REQUEST.matches(old).count(), 1);
+        REQUEST.replace(old, new)
+    }
+
+    #[test]
+    fn without_changes_nothing_is_copied() {
+        let message = Message::parse(Bytes::from_static(REQUEST.as_bytes())).unwrap();
+        assert_eq!(Edit::new(&message).finish().as_ptr(), message.bytes().as_ptr());
+    }
+
+    #[test]
+    fn only_the_named_lines_change() {
+        assert_eq!(edited(|edit| edit.set_request_uri("tel:1")), but("sip:a@b", "tel:1"));
+        assert_eq!(edited(|edit| edit.prepend(Name::Via, "SIP/2.0/UDP me")), but("v:", "Via: SIP/2.0/UDP me\r\nv:"));
+        assert_eq!(edited(|edit| edit.set(Name::MaxForwards, "69")), but("Max-Forwards:  70  ", "Max-Forwards: 69"));
+        assert_eq!(edited(|edit| edit.remove_first_value(Name::Route)), but("Route:<sip:r1;lr>\r\n", ""));
+        assert_eq!(edited(|edit| edit.remove_all(Name::Route)), but("Route:<sip:r1;lr>\r\nroute: <sip:r2;lr>\r\n", ""));
+        assert_eq!(edited(|edit| edit.append(Name::Route, "<sip:r3>")), but("r2;lr>", "r2;lr>\r\nRoute: <sip:r3>"));
+        assert_eq!(edited(|edit| edit.set(Name::Other(b"x-ODD"), "new")), but("X-odd :  \t kept", "x-ODD: new"));
+        assert_eq!(edited(|edit| edit.remove_all(Name::Path)), REQUEST);
+        let recorded = edited(|edit| edit.prepend(Name::RecordRoute, "<sip:o;lr>"));
+        assert_eq!(recorded, but("v:", "Record-Route: <sip:o;lr>\r\nv:"));
+        assert_eq!(
+            edited(|edit| edit.set_body(Bytes::from_static(b"hello"))),
+            but("Content-Length: 2\r\n\r\nhi", "Content-Length: 5\r\n\r\nhello")
+        );
+    }
+
+    #[test]
+    fn values_of_one_line_go_one_by_one() {
+        let via = "v: SIP/2.0/UDP one;branch=1 ,\r\n SIP/2.0/TCP two\r\n";
+        assert_eq!(edited(|edit| edit.remove_first_value(Name::Via)), but(via, "Via: SIP/2.0/TCP two\r\n"));
+        let none = edited(|edit| edit.remove_first_value(Name::Via).remove_first_value(Name::Via));
+        assert_eq!(none, but(via, ""));
+        let stamped = edited(|edit| edit.stamp_via("192.0.2.1:9".parse().unwrap()));
+        let value = "Via: SIP/2.0/UDP one;branch=1;received=192.0.2.1,   SIP/2.0/TCP two\r\n";
+        assert_eq!(stamped, but(via, value));
+    }
+
+    #[test]
+    fn changes_build_on_each_other() {
+        let twice = edited(|edit| {
+            edit.prepend(Name::Via, "SIP/2.0/UDP x").prepend(Name::Via, "SIP/2.0/UDP y").remove_first_value(Name::Via);
+            edit.append(Name::Subject, "a")
+                .set(Name::Subject, "b")
+                .append(Name::Subject, "c")
+                .remove_first_value(Name::Subject)
+        });
+        assert_eq!(
+            twice,
+            but("v:", "Via: SIP/2.0/UDP x\r\nv:").replace("Length: 2\r\n", "Length: 2\r\nSubject: c\r\n")
+        );
+    }
+
+    #[test]
+    fn no_value_becomes_a_line() {
+        let attempt = edited(|edit| {
+            edit.append(Name::Subject, "a\r\nRoute: <sip:evil>\r\n\r\n").set_request_uri("sip:a@b SIP/2.0\r\nRoute:x")
+        });
+        assert_eq!(attempt.matches("\r\nRoute").count(), 1, "{attempt}");
+    }
+}

@@ -112,6 +112,11 @@ impl Message {
         Ok(message)
     }
 
+    /// The message whose head this is, once all of it is there.
+    pub(in crate::sip) fn complete(self, bytes: Bytes) -> Self {
+        Self { bytes, ..self }
+    }
+
     fn index(mut bytes: Bytes) -> Result<Self, ParseError> {
         let blank = bytes.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
         if blank == bytes.len() {

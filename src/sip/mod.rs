@@ -30,22 +30,27 @@
 //! ```
 
 pub mod capture;
+mod check;
 pub mod derive;
 pub mod dialog;
 pub mod digest;
 mod draft;
 pub mod edit;
 mod error;
+pub mod framing;
 pub mod header;
 mod message;
 mod method;
 pub mod respond;
 mod scan;
+mod status;
 pub mod transport;
 pub mod uri;
 mod views;
 
+pub use check::Fault;
 pub use draft::Draft;
 pub use error::ParseError;
 pub use message::{MAX_HEAD, MAX_HEADERS, Message, Start};
 pub use method::Method;
+pub use status::reason_phrase;

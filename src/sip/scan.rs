@@ -239,3 +239,43 @@ pub fn comment_len(text: &[u8]) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_at_bare_commas_only() {
+        for (list, first) in [
+            ("a, b", "a"),
+            (r#""x, \", y" <sip:a,b@c>;p="q,r", z"#, r#""x, \", y" <sip:a,b@c>;p="q,r""#),
+            (", a", ""),
+            ("a", "a"),
+            (r#""open, b"#, r#""open, b"#),
+            ("<open, b", "<open, b"),
+        ] {
+            assert_eq!(&list[..element_len(list.as_bytes())], first);
+        }
+    }
+
+    #[test]
+    fn quotes_and_folds_are_undone() {
+        assert_eq!(unquote(br#""a \"b\\""#), br#"a "b\"#.as_slice());
+        assert_eq!(unquote(b"plain"), b"plain".as_slice());
+        assert_eq!(unquote(b"\""), b"\"".as_slice());
+        assert_eq!(unfold(b"a \r\n\t b\r\n c"), b"a b c".as_slice());
+        assert_eq!(quoted_len(br#""a\""#), None);
+        assert_eq!(quoted_len(br#""a\\" b"#), Some(5));
+        assert_eq!(comment_len(br"(a (b) \) c) d"), Some(12));
+        assert_eq!(comment_len(b"(a (b)"), None);
+    }
+
+    #[test]
+    fn numbers_are_digits_alone() {
+        assert_eq!(number(b"0068"), Some(68));
+        assert_eq!(number(b"99999999999999999999999"), Some(u64::MAX));
+        for wrong in ["", "-1", "+1", " 1", "1.0", "0x1"] {
+            assert_eq!(number(wrong.as_bytes()), None);
+        }
+    }
+}

@@ -226,7 +226,7 @@ impl<'a> Host<'a> {
     /// is no address is not a name either.
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
         if let Some(address) = text.strip_prefix('[') {
-            let address = address.strip_suffix(']').and_then(|address| address.parse().ok());
+            let address = address.strip_suffix(']').and_then(ipv6);
             return address.map(Self::V6).ok_or(ParseError::Uri("no IPv6 address is in its brackets"));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
@@ -277,6 +277,15 @@ impl<'a> Host<'a> {
     /// Whether it is this domain name, without regard to case and to a dot at the end.
     pub fn is_name(&self, name: &str) -> bool {
         self.name().is_some_and(|own| bare(own).eq_ignore_ascii_case(bare(name)))
+    }
+}
+
+/// Reads an IPv6 address. A third colon before an IPv4 part is passed over: the grammar of RFC 3261 has it by mistake, and
+/// RFC 5118 §4.10 wants both forms read.
+fn ipv6(text: &str) -> Option<Ipv6Addr> {
+    match text.split_once(":::") {
+        Some((groups, mapped)) if mapped.contains('.') => format!("{groups}::{mapped}").parse().ok(),
+        _ => text.parse().ok(),
     }
 }
 
@@ -349,12 +358,13 @@ impl<'a> UriParams<'a> {
         self.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
     }
 
-    /// Parameters that both have must match; these four, if only one has them, do not match (§19.1.4).
+    /// Parameters that both have must match; these, if only one has them, do not match (§19.1.4; `transport` is in none
+    /// of its rules, but in its examples).
     fn is_equivalent(&self, other: &UriParams<'_>) -> bool {
         let find = |params: &UriParams<'_>, name: &str| {
             params.iter().find(|(own, _)| same_escaped(Some(own), Some(name), false)).map(|(_, value)| value.is_some())
         };
-        let significant = ["user", "ttl", "method", "maddr"];
+        let significant = ["user", "ttl", "method", "maddr", "transport"];
         if significant.iter().any(|name| find(self, name).is_some() != find(other, name).is_some()) {
             return false;
         }
@@ -492,5 +502,139 @@ fn same_headers(one: Option<&str>, other: Option<&str>) -> bool {
     match (one, other) {
         (None, None) => true,
         _ => sorted(one) == sorted(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sip(text: &str) -> SipUri<'_> {
+        SipUri::parse(text).unwrap()
+    }
+
+    #[test]
+    fn parts_of_a_sip_uri_are_told_apart() {
+        let uri = sip(
+            "SIPS:al%20ice;x=1?y:pa$s@[2001:db8::1]:5061;transport=TCP;lr;maddr=192.0.2.1;gr=ab?Subject=a%20b&To=c",
+        );
+        assert!(uri.secure);
+        assert_eq!((uri.user, uri.password), (Some("al%20ice;x=1?y"), Some("pa$s")));
+        assert_eq!((uri.host.to_string().as_str(), uri.port), ("[2001:db8::1]", Some(5061)));
+        assert_eq!((uri.transport(), uri.is_loose_router(), uri.gr()), (Some("TCP"), true, Some("ab")));
+        assert_eq!(uri.maddr().and_then(|host| host.ip()), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(uri.headers, Some("Subject=a%20b&To=c"));
+        assert_eq!(unescape("al%20i%zze%"), b"al i%zze%".as_slice());
+
+        let plain = sip("sip:example.com");
+        assert_eq!((plain.user, plain.host.name(), plain.port), (None, Some("example.com"), None));
+        assert_eq!(sip("sip:alice.smith@example.com.").user, Some("alice.smith"));
+        assert_eq!(sip("sip:a@b:05060").port, Some(5060));
+    }
+
+    #[test]
+    fn other_schemes_are_kept_as_they_are() {
+        for text in ["tel:+1-201-555-0123;phone-context=x", "urn:service:sos", "im:a@b", "soap.beep://192.0.2.1:3002"] {
+            let uri = Uri::parse(text).unwrap();
+            assert_eq!((uri, uri.as_str()), (Uri::Other(text), text));
+        }
+        assert_eq!(Uri::parse("tel:1").unwrap().scheme(), "tel");
+    }
+
+    #[test]
+    fn what_is_no_uri_is_refused() {
+        let wrong = [
+            "",
+            "example.com",
+            ":a",
+            "1a:b",
+            "tel:",
+            "a b:c",
+            "tel:1 2",
+            "tel:<1>",
+            "sip:",
+            "sip:@a",
+            "sip:a@",
+            "sip:a@b@c",
+            "sip:a b@c",
+            "sip:a%2@c",
+            "sip:a%zz@c",
+            "sip:a@b:",
+            "sip:a@b:x",
+            "sip:a@b:65536",
+            "sip:a@b:-1",
+            "sip:a@b;",
+            "sip:a@b;;x",
+            "sip:a@b;=x",
+            "sip:a@b;x=",
+            "sip:a@b;x=y=z",
+            "sip:a@b?",
+            "sip:a@b?x",
+            "sip:a@b?x=y&",
+            "sip:a@-b",
+            "sip:a@b-",
+            "sip:a@b..c",
+            "sip:a@.b",
+            "sip:a@1",
+            "sip:a@256.1.1.1",
+            "sip:a@b.1",
+            "sip:a@1.2.3",
+            "sip:a@2001:db8::1",
+            "sip:a@[2001:db8::1",
+            "sip:a@[::1]x",
+            "sip:a@[]",
+            "sip:a@[1.2.3.4]",
+            "sip:a@[2001:db8:::1]",
+            "<sip:a@b>",
+            "sip:a@b c",
+            "sip:a@b\r\n",
+            "sip:\u{e9}@b",
+            "sip:a@b;x=\"y\"",
+            "sips",
+            "sip:a:b:c@d",
+        ];
+        for text in wrong {
+            assert!(Uri::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_host_may_hold_an_ipv4_address() {
+        let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(Host::parse("[::ffff:192.0.2.1]").unwrap().ip(), Some(address));
+        assert_eq!(Host::parse("[2001:db8:::192.0.2.1]"), Host::parse("[2001:db8::192.0.2.1]"));
+    }
+
+    #[test]
+    fn equivalence_is_that_of_rfc_3261_section_19_1_4() {
+        let same = [
+            ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            ("sip:a@b?Subject=x&priority=urgent", "sip:a@b?priority=urgent&subject=x"),
+            ("sip:a@[2001:DB8:0::1]", "sip:a@[2001:db8::1]"),
+        ];
+        let different = [
+            ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting"),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            ("sip:a@b;user=phone", "sip:a@b"),
+            ("sip:a@b;x=1", "sip:a@b;x=2"),
+            ("sip:a@b", "sips:a@b"),
+            ("sip:a@b", "sip:a:c@b"),
+        ];
+        for (one, other) in same {
+            assert!(sip(one).is_equivalent(&sip(other)) && sip(other).is_equivalent(&sip(one)), "{one} {other}");
+        }
+        for (one, other) in different {
+            assert!(!sip(one).is_equivalent(&sip(other)) && !sip(other).is_equivalent(&sip(one)), "{one} {other}");
+        }
     }
 }

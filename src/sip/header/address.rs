@@ -119,3 +119,83 @@ fn thousandths(text: &str) -> Option<u16> {
     let decimals: u16 = format!("{decimals:0<3}").parse().ok()?;
     whole.checked_mul(1000)?.checked_add(decimals).filter(|q| *q <= 1000)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> NameAddr<'_> {
+        NameAddr::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn parameters_belong_to_the_uri_only_within_brackets() {
+        let inside = address("<sip:a@b;lr;tag=1>;tag=2");
+        assert_eq!((inside.uri.as_str(), inside.tag()), ("sip:a@b;lr;tag=1", Some("2")));
+        let bare = address("sip:a@b;tag=2;q=0.5 ; expires=60");
+        assert_eq!((bare.uri.as_str(), bare.tag(), bare.q(), bare.expires()), ("sip:a@b", Some("2"), 500, Some(60)));
+        assert_eq!(address("sip:a@b;x=\"<y>\"").uri.as_str(), "sip:a@b");
+        assert_eq!(address("tel:+1;tag=3").tag(), Some("3"));
+    }
+
+    #[test]
+    fn display_names_are_quoted_strings_or_words() {
+        for (value, name) in [
+            (r#""J \\\" R"      <sip:a@b>"#, r#"J \" R"#),
+            ("caller<sip:a@b>;tag=1", "caller"),
+            ("two  words <sip:a@b>", "two  words"),
+            ("Zo\u{eb} <sip:a@b>", "Zo\u{eb}"),
+            (r#""<sip:x@y>" <sip:a@b>"#, "<sip:x@y>"),
+            (r#""" <sip:a@b>"#, ""),
+            (" <sip:a@b> ", ""),
+        ] {
+            assert_eq!(address(value).display_name(), name.as_bytes());
+            assert_eq!(address(value).uri.as_str(), "sip:a@b");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        let wrong = [
+            "",
+            "a",
+            "\"Mr. J <sip:a@b>",
+            "Bell, A <sip:a@b>",
+            "\"W\" < sip:a@b >",
+            "<sip:a@b",
+            "sip:a@b>",
+            "<>",
+            "\"a\" sip:a@b",
+            "sip:a@b?x=y",
+            "sip:a,b@c",
+            "<sip:a@b>;;",
+            "<sip:a@b>x",
+            "<sip:a@b> <sip:c@d>",
+            "sip:a @b",
+            "J. R. <sip:a@b>;tag=",
+        ];
+        for text in wrong {
+            assert!(NameAddr::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn preferences_are_thousandths() {
+        for (q, expected) in [
+            ("0.7", 700),
+            ("1", 1000),
+            ("1.000", 1000),
+            ("0", 0),
+            (".25", 250),
+            ("0.", 0),
+            ("1.5", 1000),
+            ("x", 1000),
+            ("0.1234", 1000),
+        ] {
+            assert_eq!(address(&format!("<sip:a@b>;q={q}")).q(), expected, "{q}");
+        }
+        assert_eq!(address("<sip:a@b>;expires=1e3").expires(), Some(3600));
+        assert_eq!(address("<sip:a@b>;expires=280297596632815").expires(), Some(u32::MAX));
+        assert_eq!(Contact::parse(b"*"), Ok(Contact::All));
+    }
+}

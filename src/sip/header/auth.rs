@@ -63,3 +63,33 @@ fn read<'a>(cursor: &mut Cursor<'a>) -> Result<Param<'a>, &'static str> {
     }
     Ok(Param { name, value: Some(value) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_challenges_and_credentials_are_read() {
+        let value = b"Digest realm=\"at, \\\"lanta\\\"\" ,\r\n nonce = \"84a4==\", qop=\"auth,auth-int\",stale=FALSE, algorithm=SHA-256,nc=0000000a";
+        let challenge = Challenge::parse(value).unwrap();
+        assert_eq!(challenge.scheme, "Digest");
+        assert_eq!(challenge.text("Realm").as_deref(), Some("at, \"lanta\""));
+        assert_eq!(challenge.text("qop").as_deref(), Some("auth,auth-int"));
+        assert_eq!(challenge.text("nc").as_deref(), Some("0000000a"));
+        assert_eq!(challenge.params().count(), 6);
+        assert_eq!(challenge.get("opaque"), None);
+        assert_eq!(
+            Credentials::parse(b"NoOneKnows opaque-data=here").unwrap().text("opaque-data").as_deref(),
+            Some("here")
+        );
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        for wrong in
+            ["", "Digest realm", "Digest realm=", "Digest realm=\"a", "Digest a=b c=d", "Digest =a", "Digest a=b,,c=d"]
+        {
+            assert!(Credentials::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -27,3 +27,19 @@ impl<'a> CSeq<'a> {
         Ok(Self { number, method: Method::new(method) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cseq_is_a_number_below_2_to_the_31_and_a_method() {
+        assert_eq!(CSeq::parse(b"0009\r\n  INVITE"), Ok(CSeq { number: 9, method: Method::Invite }));
+        assert_eq!(CSeq::parse(b"2147483647 NEW").unwrap().method, Method::Other("NEW"));
+        for wrong in
+            ["", "1", "INVITE", "INVITE 1", "2147483648 ACK", "36893488147419103232 ACK", "1 ACK x", "-1 ACK", "1,ACK"]
+        {
+            assert!(CSeq::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -235,3 +235,41 @@ impl fmt::Display for Name<'_> {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_name_is_found_in_any_case_and_in_compact_form() {
+        for known in TABLE {
+            let shouted = known.text.to_uppercase();
+            assert_eq!(Name::new(known.text.as_bytes()), known.name);
+            assert_eq!(Name::new(shouted.as_bytes()), known.name);
+            if known.compact != 0 {
+                assert_eq!(Name::new(&[known.compact]), known.name);
+                assert_eq!(Name::new(&[known.compact.to_ascii_uppercase()]), known.name);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_itself() {
+        for written in ["X-Custom", "Vias", "Fro", "z", "", "!", "cSeqq"] {
+            assert_eq!(Name::new(written.as_bytes()), Name::Other(written.to_uppercase().as_bytes()));
+            assert_eq!(Name::new(written.as_bytes()).as_str(), written);
+        }
+        assert_ne!(Name::Other(b"a1"), Name::Other(b"a2"));
+        assert_ne!(Name::Other(b"Via"), Name::Via, "a known name is made by Name::new");
+    }
+
+    #[test]
+    fn few_names_share_a_bucket() {
+        let longest = CHAINS.0.iter().map(|head| {
+            std::iter::successors(Some(*head), |code| CHAINS.1.get(usize::from(*code)).copied())
+                .take_while(|code| *code != OTHER)
+                .count()
+        });
+        assert!(longest.max().unwrap() <= 3);
+    }
+}

@@ -74,3 +74,27 @@ fn read<'a>(cursor: &mut Cursor<'a>) -> Result<Param<'a>, &'static str> {
     };
     Ok(Param { name, value })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_and_folds_may_stand_around_separators() {
+        let params = Params::parse(b" ; A = 1;b\r\n =\r\n\t\"x;\\\"y\" ;lone").unwrap();
+        let names = params.iter().map(|param| param.name).collect::<Vec<_>>();
+        assert_eq!(names, ["A", "b", "lone"]);
+        assert_eq!(params.text("a"), Some("1"));
+        assert_eq!(params.unquoted("B").as_deref(), Some(b"x;\"y".as_slice()));
+        assert!(params.has("lone") && params.text("lone").is_none() && !params.has("x"));
+    }
+
+    #[test]
+    fn what_is_no_parameter_is_refused() {
+        for wrong in
+            [";", ";;a", "a", ";a=", ";=a", ";a=\"b", ";a b", ";a=b c", ";a=<b>", ";a=b,c", "; a=b;", ";a=\"b\"c"]
+        {
+            assert!(Params::parse(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -72,3 +72,21 @@ impl<'a> RetryAfter<'a> {
         Ok(Self { seconds, params: Params::parse(cursor.rest())? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_values_are_read_with_their_parameters() {
+        let event = Event::parse(b"presence.winfo ; id=7").unwrap();
+        assert_eq!((event.package, event.params.text("id")), ("presence.winfo", Some("7")));
+        let media = MediaType::parse(b"Multipart / Mixed;boundary=\"a;b\"").unwrap();
+        assert!(media.is("multipart", "mixed"));
+        assert_eq!(media.params.unquoted("boundary").as_deref(), Some(b"a;b".as_slice()));
+        let later = RetryAfter::parse(b"18000 (I'm in (a) meeting) ;duration=3600").unwrap();
+        assert_eq!((later.seconds, later.params.text("duration")), (18000, Some("3600")));
+        assert!(RetryAfter::parse(b"soon").is_err() && RetryAfter::parse(b"5 (a").is_err());
+        assert!(MediaType::parse(b"text").is_err() && Event::parse(b";id=1").is_err());
+    }
+}

@@ -143,3 +143,78 @@ fn sent_by<'a>(cursor: &mut Cursor<'a>) -> Result<(Host<'a>, Option<u16>), &'sta
     let port = scan::number(digits).and_then(|port| u16::try_from(port).ok());
     Ok((host, Some(port.ok_or("its port is not one")?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn via(text: &str) -> Via<'_> {
+        Via::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_via_is_read_with_white_space_wherever_the_grammar_has_it() {
+        let via = via(
+            "SIP / 2.0\r\n /\tUDP  [2001:db8::9]\r\n : 5061 ; branch = z9hG4bK7;received=[2001:db8::1] ; rport=9 ;ttl=3",
+        );
+        assert_eq!((via.transport, via.host.to_string().as_str(), via.port), ("UDP", "[2001:db8::9]", Some(5061)));
+        assert_eq!((via.branch(), via.unique_branch()), (Some("z9hG4bK7"), Some("z9hG4bK7")));
+        assert_eq!((via.rport(), via.ttl()), (Some(9), Some(3)));
+        assert_eq!(via.received(), Some("2001:db8::1".parse().unwrap()));
+        let other =
+            super::Via::parse(b"SIP/2.0/OVERLAY abc.invalid;received=2001:db8::1;maddr=224.2.0.1;branch=1").unwrap();
+        assert_eq!(other.received(), via.received());
+        assert_eq!(other.maddr().and_then(|host| host.ip()), Some("224.2.0.1".parse().unwrap()));
+        assert_eq!((other.branch(), other.unique_branch()), (Some("1"), None));
+    }
+
+    #[test]
+    fn a_cookie_without_more_is_not_unique() {
+        assert_eq!(via("SIP/2.0/UDP a;branch=z9hG4bK").unique_branch(), None);
+        assert_eq!(via("SIP/2.0/UDP a").branch(), None);
+        assert!(via("SIP/2.0/UDP a;branch=Z9HG4BKx").unique_branch().is_some());
+    }
+
+    #[test]
+    fn what_is_no_via_is_refused() {
+        let wrong = [
+            "",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ",
+            "SIP/2.0 UDP a",
+            "HTTP/1.1/UDP a",
+            "SIP/3.0/UDP a",
+            "SIP/2.0/ a",
+            "SIP/2.0/UDP a:",
+            "SIP/2.0/UDP a:x",
+            "SIP/2.0/UDP a:70000",
+            "SIP/2.0/UDP a;;",
+            "SIP/2.0/UDP a b",
+            "SIP/2.0/UDP 2001:db8::1",
+            "SIP/2.0/UDP [::1",
+            "SIP/2.0/UDP a;branch=",
+            "SIP/2.0/UDP;branch=a",
+            "SIP/2.0/UDP <a>",
+        ];
+        for text in wrong {
+            assert!(Via::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_receiver_notes_where_a_request_came_from() {
+        let stamped = |text: &str, source: &str| {
+            via(text).stamped(source.parse().unwrap()).map(|value| String::from_utf8(value).unwrap())
+        };
+        assert_eq!(stamped("SIP/2.0/UDP 192.0.2.1:5070;branch=b", "192.0.2.1:9"), None);
+        assert_eq!(stamped("SIP/2.0/UDP 192.0.2.1", "[::ffff:192.0.2.1]:9"), None);
+        for (value, source, expected) in [
+            ("SIP/2.0/UDP a.b;branch=b", "192.0.2.1:9", "SIP/2.0/UDP a.b;branch=b;received=192.0.2.1"),
+            ("SIP/2.0/UDP 192.0.2.1 ; rport", "192.0.2.1:9", "SIP/2.0/UDP 192.0.2.1;received=192.0.2.1;rport=9"),
+            ("SIP/2.0/UDP 192.0.2.1;received=9.9.9.9", "192.0.2.1:9", "SIP/2.0/UDP 192.0.2.1"),
+            ("SIP/2.0/UDP [::1];rport=1;x", "[2001:db8::1]:9", "SIP/2.0/UDP [::1];x;received=2001:db8::1;rport=9"),
+        ] {
+            assert_eq!(stamped(value, source).as_deref(), Some(expected));
+        }
+    }
+}
