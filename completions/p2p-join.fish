@@ -1,4 +1,5 @@
 complete -c p2p-join -l listen -d 'Listen here; repeat for several. Port 0 is any free one' -r
+complete -c p2p-join -l metrics -d 'Serve metrics for Prometheus on http://ADDR/metrics' -r
 complete -c p2p-join -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-join -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
 complete -c p2p-join -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r

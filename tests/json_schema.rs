@@ -185,6 +185,7 @@ fn join() {
             peer: peer(1),
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned()],
             socket: "/run/member.sock".to_owned(),
+            metrics: Some("http://127.0.0.1:9464/metrics".to_owned()),
             peers: 1,
             restored: 0,
             elapsed_ms: 3.5,

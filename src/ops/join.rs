@@ -1,6 +1,6 @@
 //! Being a member: `p2p-join`.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
 use crate::{
@@ -17,6 +17,8 @@ pub struct JoinRequest {
     pub listen: Vec<String>,
     /// Whether the overlay is a purely local one (R2): any name will do, and a descriptor is made if there is none.
     pub local: bool,
+    /// Where to serve metrics, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -43,6 +45,10 @@ pub async fn join(
         () = &mut shutdown => return Ok(()),
     };
     let member = &running.member;
+    let metrics = match request.metrics {
+        Some(address) => Some(member.metrics().serve(address).await?),
+        None => None,
+    };
     let status = member.status();
     report(JoinOutcome {
         status: "joined",
@@ -52,6 +58,7 @@ pub async fn join(
         peer: status.peer,
         addresses: member.full_addresses(),
         socket: member.socket().map(|path| path.display().to_string()).unwrap_or_default(),
+        metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
         elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
