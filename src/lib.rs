@@ -100,3 +100,4 @@ pub mod ops;
 pub mod overlay;
 pub mod record;
 pub mod sip;
+pub mod ua;

@@ -284,7 +284,8 @@ impl Keyring {
         Self { user, entries: Vec::new() }
     }
 
-    /// Takes up the challenges of one response, whose headers' values are given. Each realm's strongest counts.
+    /// Takes up the challenges of one response, whose headers' values are given. Each realm's strongest counts. `cnonce`
+    /// is a token that nobody can guess, without quotes.
     ///
     /// # Errors
     /// [`DigestError::Refused`] if the realm has just seen these credentials and does not only find the nonce too old;
@@ -293,6 +294,7 @@ impl Keyring {
         &mut self,
         asker: Asker,
         values: impl IntoIterator<Item = &'a [u8]>,
+        cnonce: &str,
     ) -> Result<(), DigestError> {
         let mut realms: Vec<Challenge> = Vec::new();
         let mut failure = DigestError::Malformed("there is none");
@@ -316,21 +318,17 @@ impl Keyring {
                 Some(entry) if entry.count == 1 && !challenge.stale => {
                     return Err(DigestError::Refused(challenge.realm));
                 }
-                Some(entry) => *entry = Entry { asker, challenge, count: 0, cnonce: String::new() },
-                None => self.entries.push(Entry { asker, challenge, count: 0, cnonce: String::new() }),
+                Some(entry) => *entry = Entry { asker, challenge, count: 0, cnonce: cnonce.to_owned() },
+                None => self.entries.push(Entry { asker, challenge, count: 0, cnonce: cnonce.to_owned() }),
             }
         }
         if self.entries.len() > MAX_REALMS { Err(DigestError::TooMany) } else { Ok(()) }
     }
 
-    /// The credentials for one more request: who is to get them, and the value of the header. `cnonce` is a token that
-    /// nobody can guess, without quotes.
-    pub fn credentials(&mut self, request: &Protected<'_>, cnonce: &str) -> Vec<(Asker, String)> {
+    /// The credentials for one more request: who is to get them, and the value of the header.
+    pub fn credentials(&mut self, request: &Protected<'_>) -> Vec<(Asker, String)> {
         let user = &self.user;
         let answers = self.entries.iter_mut().map(|entry| {
-            if entry.count == 0 {
-                cnonce.clone_into(&mut entry.cnonce);
-            }
             entry.count = entry.count.saturating_add(1);
             (entry.asker, entry.challenge.answer(user, request, entry.count, &entry.cnonce))
         });
@@ -359,9 +357,9 @@ mod tests {
         value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
     }
 
-    fn keyring(user: User, challenge: &str) -> Keyring {
+    fn keyring(user: User, challenge: &str, cnonce: &str) -> Keyring {
         let mut keyring = Keyring::new(user);
-        keyring.challenged(Asker::Server, [challenge.as_bytes()]).unwrap();
+        keyring.challenged(Asker::Server, [challenge.as_bytes()], cnonce).unwrap();
         keyring
     }
 
@@ -379,7 +377,7 @@ mod tests {
                  nonce=\"7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v\", \
                  opaque=\"FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS\""
             );
-            let credentials = keyring(user(MUFASA, "Circle of Life"), &challenge).credentials(&request, cnonce);
+            let credentials = keyring(user(MUFASA, "Circle of Life"), &challenge, cnonce).credentials(&request);
             let [(Asker::Server, value)] = credentials.as_slice() else { panic!("{credentials:?}") };
             assert_eq!(get(value, "response"), response);
             assert_eq!(get(value, "nc"), "00000001");
@@ -406,9 +404,9 @@ mod tests {
             b"Basic realm=\"a\"",
             b"Digest realm=\"b\", nonce=\"4\"",
         ];
-        keyring.challenged(Asker::Proxy, challenges).unwrap();
+        keyring.challenged(Asker::Proxy, challenges, "c").unwrap();
         let request = Protected { method: "INVITE", uri: "sip:bob@example.com", body: b"" };
-        let credentials = keyring.credentials(&request, "c");
+        let credentials = keyring.credentials(&request);
         assert_eq!(credentials.len(), 2, "one for each realm: {credentials:?}");
         assert_eq!(get(&credentials[0].1, "nonce"), "2");
         assert_eq!(get(&credentials[0].1, "algorithm"), "SHA-256");
@@ -435,26 +433,26 @@ mod tests {
     fn a_wrong_password_is_not_tried_twice_but_a_stale_nonce_is_replaced() {
         let request = Protected { method: "INVITE", uri: "sip:bob@example.com", body: b"" };
         let challenge = |nonce, stale| format!("Digest realm=\"a\", qop=\"auth\", nonce=\"{nonce}\", stale={stale}");
-        let mut keyring = keyring(user("alice", "secret"), &challenge("1", "false"));
-        let first = keyring.credentials(&request, "c");
-        keyring.challenged(Asker::Server, [challenge("2", "TRUE").as_bytes()]).unwrap();
-        let second = keyring.credentials(&request, "d");
+        let mut keyring = keyring(user("alice", "secret"), &challenge("1", "false"), "c");
+        let first = keyring.credentials(&request);
+        keyring.challenged(Asker::Server, [challenge("2", "TRUE").as_bytes()], "d").unwrap();
+        let second = keyring.credentials(&request);
         assert_ne!(first, second);
         assert_eq!((get(&second[0].1, "nonce"), get(&second[0].1, "nc")), ("2", "00000001"));
-        let again = keyring.challenged(Asker::Server, [challenge("3", "false").as_bytes()]);
+        let again = keyring.challenged(Asker::Server, [challenge("3", "false").as_bytes()], "e");
         assert_eq!(again, Err(DigestError::Refused("a".to_owned())));
         // A nonce that has let requests through may expire silently.
-        let third = keyring.credentials(&request, "e");
+        let third = keyring.credentials(&request);
         assert_eq!((get(&third[0].1, "nc"), get(&third[0].1, "cnonce")), ("00000002", "d"));
-        keyring.challenged(Asker::Server, [challenge("4", "false").as_bytes()]).unwrap();
+        keyring.challenged(Asker::Server, [challenge("4", "false").as_bytes()], "f").unwrap();
     }
 
     #[test]
     fn values_go_back_as_they_came() {
         let challenge = r#"Digest realm="a \"b\" \\", nonce="n", opaque="o\"", qop="auth""#;
-        let mut keyring = keyring(user("al\"ice", "secret"), challenge);
+        let mut keyring = keyring(user("al\"ice", "secret"), challenge, "c");
         let request = Protected { method: "BYE", uri: "sip:bob@example.com", body: b"" };
-        let value = &keyring.credentials(&request, "c")[0].1;
+        let value = &keyring.credentials(&request)[0].1;
         assert_eq!(get(value, "realm"), r#"a \"b\" \\"#);
         assert_eq!(get(value, "opaque"), r#"o\""#);
         assert_eq!(get(value, "username"), r#"al\"ice"#);
@@ -489,7 +487,7 @@ mod tests {
             let shown = qop.map(|qop| format!(", qop=\"{qop}\"")).unwrap_or_default();
             let challenge = format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={algorithm}{shown}");
             let request = Protected { method: "INVITE", uri: "sip:bob@example.com", body: &body };
-            let ours = keyring(user(&name, &password), &challenge).credentials(&request, &cnonce);
+            let ours = keyring(user(&name, &password), &challenge, &cnonce).credentials(&request);
 
             let mut context =
                 AuthContext::new_with_method(&name, &password, "sip:bob@example.com", Some(&body), HttpMethod::from("INVITE"));
