@@ -98,3 +98,4 @@ pub mod name;
 pub mod ops;
 pub mod overlay;
 pub mod record;
+pub mod sip;

@@ -7,7 +7,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use super::{NetworkConfig, NetworkError, Role, codec::FrameCodec};
+use super::{NetworkConfig, NetworkError, Role, codec::FrameCodec, streams};
 
 /// Connections a member accepts, in all and from one peer.
 const MAX_INCOMING: u32 = 1024;
@@ -17,27 +17,31 @@ const MAX_PER_PEER: u32 = 4;
 /// Requests of one connection that may be under way at a time, each way.
 const MAX_STREAMS: usize = 128;
 
-/// The behaviours of a member; a client has `requests` alone.
+/// The behaviours of a member; a client has `requests` and `streams` alone.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: Toggle<connection_limits::Behaviour>,
     pub(super) requests: request_response::Behaviour<FrameCodec>,
     pub(super) identify: Toggle<identify::Behaviour>,
+    pub(super) streams: streams::Behaviour,
 }
 
 /// The names under which an overlay's members speak to each other. The descriptor's hash is part of them, so that
 /// two overlays never mix, nor two descriptors of one.
 pub(super) struct Protocols {
     pub(super) client: StreamProtocol,
+    pub(super) sip: StreamProtocol,
     pub(super) version: String,
 }
 
 impl Protocols {
     pub(super) fn new(config: &NetworkConfig) -> Result<Self, NetworkError> {
         let base = format!("/p2psip/{}-{}", config.overlay, config.descriptor.short());
-        let client = StreamProtocol::try_from_owned(format!("{base}/client/1"))
-            .map_err(|error| NetworkError::Transport { why: error.to_string() })?;
-        Ok(Self { client, version: base })
+        let protocol = |name| {
+            StreamProtocol::try_from_owned(format!("{base}/{name}/1"))
+                .map_err(|error| NetworkError::Transport { why: error.to_string() })
+        };
+        Ok(Self { client: protocol("client")?, sip: protocol("sip")?, version: base })
     }
 }
 
@@ -67,5 +71,6 @@ pub(super) fn build(config: &NetworkConfig, key: &Keypair, protocols: &Protocols
                 .with_cache_size(0),
         )
     });
-    Behaviour { limits: limits.into(), requests, identify: identify.into() }
+    let streams = streams::Behaviour::new(protocols.sip.clone());
+    Behaviour { limits: limits.into(), requests, identify: identify.into(), streams }
 }

@@ -167,6 +167,13 @@ impl EventLoop {
                 let id = requests.send_request_with_addresses(&peer, frame, addresses);
                 self.asked.insert(id, reply);
             }
+            Command::OpenSip { peer, addresses, reply } => {
+                self.swarm.behaviour_mut().streams.open(peer, addresses, reply);
+            }
+            Command::AcceptSip(reply) => {
+                // Whoever wanted the streams may have gone.
+                let _ = reply.send(self.swarm.behaviour_mut().streams.accept());
+            }
             Command::Silent(peer) => {
                 let silences = self.silences.entry(peer).or_default();
                 *silences += 1;
@@ -396,7 +403,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     spoken(&cause.to_string())
 }
 
-fn dial_error(error: &DialError) -> String {
+pub(super) fn dial_error(error: &DialError) -> String {
     match error {
         DialError::Transport(attempts) => attempts
             .iter()
@@ -412,7 +419,7 @@ fn dial_error(error: &DialError) -> String {
     }
 }
 
-fn from_libp2p(peer: &Libp2pPeer) -> Option<PeerId> {
+pub(super) fn from_libp2p(peer: &Libp2pPeer) -> Option<PeerId> {
     PeerId::from_multihash(&peer.to_bytes())
 }
 

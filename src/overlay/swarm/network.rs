@@ -15,7 +15,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{event_loop, transport};
+use super::{
+    event_loop,
+    streams::{IncomingStreams, PeerStream, Reply},
+    transport,
+};
 use crate::{
     client::{Call, CodecError, ErrorReply, Event, PeerInfo, RequestFrame, ResponseFrame},
     identity::{DescriptorHash, SecretKey},
@@ -181,6 +185,12 @@ pub(super) enum Command {
         frame: RequestFrame,
         reply: oneshot::Sender<Result<ResponseFrame, AskError>>,
     },
+    OpenSip {
+        peer: libp2p::PeerId,
+        addresses: Vec<Multiaddr>,
+        reply: Reply,
+    },
+    AcceptSip(oneshot::Sender<IncomingStreams>),
     Silent(libp2p::PeerId),
 }
 
@@ -289,6 +299,34 @@ impl Network {
                 Err(AskError::Timeout)
             }
         }
+    }
+
+    /// Opens a stream for SIP to a peer, dialling it if need be, at most for `timeout`.
+    ///
+    /// # Errors
+    /// [`AskError`]; [`AskError::OtherOverlay`] also if the peer takes no SIP.
+    pub async fn open_sip(&self, to: &PeerInfo, timeout: Duration) -> Result<PeerStream, AskError> {
+        let peer = to_libp2p(&to.peer)?;
+        let addresses = to.addresses.iter().filter_map(|address| dialable(address)).collect();
+        let (reply, opened) = oneshot::channel();
+        let command = Command::OpenSip { peer, addresses, reply };
+        self.commands.send(command).await.map_err(|_| AskError::Closed)?;
+        match tokio::time::timeout(timeout, opened).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(AskError::Connection("closed before the stream was open".to_owned())),
+            Err(_) => Err(AskError::Timeout),
+        }
+    }
+
+    /// The streams for SIP that peers open, each with its authenticated peer. Before the first call none are accepted;
+    /// after a second one the first receiver gets no more. Dropping the receiver ends it.
+    ///
+    /// # Errors
+    /// [`AskError::Closed`].
+    pub async fn incoming_sip(&self) -> Result<IncomingStreams, AskError> {
+        let (reply, accepted) = oneshot::channel();
+        self.commands.send(Command::AcceptSip(reply)).await.map_err(|_| AskError::Closed)?;
+        accepted.await.map_err(|_| AskError::Closed)
     }
 
     /// Takes peers that others told of into the routing table, where it has room.
