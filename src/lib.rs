@@ -97,5 +97,6 @@ pub mod member;
 pub mod name;
 pub mod ops;
 pub mod overlay;
+pub mod proxy;
 pub mod record;
 pub mod sip;

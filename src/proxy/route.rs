@@ -172,8 +172,11 @@ impl Realm {
             Ok(Contact::Address(address)) => of(&address.uri),
             _ => None,
         });
-        let preferred = message.values(Name::PPreferredIdentity).filter_map(|value| NameAddr::parse(value).ok());
-        let preferred = preferred.filter_map(|address| of(&address.uri));
+        let preferred = message.values(Name::PPreferredIdentity).filter_map(|value| {
+            let text = std::str::from_utf8(value).ok()?;
+            let uri = text.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or(text, |(uri, _)| uri);
+            of(&Uri::parse(uri).ok()?)
+        });
         message.from().ok().and_then(|from| of(&from.uri)).into_iter().chain(contacts).chain(preferred).next()
     }
 }
@@ -295,7 +298,7 @@ fn malformed(error: ParseError) -> Decision {
 
 /// A Warning (RFC 3261 §20.43) for people: what is wrong here.
 pub(super) fn warning(text: &str) -> String {
-    let quoted: String = text.chars().filter(|c| !matches!(c, '"' | '\') && !c.is_control()).collect();
+    let quoted: String = text.chars().filter(|c| !matches!(c, '"' | '\\') && !c.is_control()).collect();
     format!("399 p2psip \"{quoted}\"")
 }
 
