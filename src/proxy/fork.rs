@@ -371,14 +371,17 @@ impl Fork {
         true
     }
 
+    /// Notes what an attempt came to; the target has come to its end if no other attempt can still be answered.
     fn note(&mut self, branch: usize, outcome: Outcome) {
+        let live = |attempt: &Attempt| !matches!(attempt.state, State::Abandoned | State::Ended);
+        let others = self.attempts.iter().any(|attempt| attempt.branch == branch && live(attempt));
         if let Some(branch) = self.branches.get_mut(branch).filter(|branch| !branch.ended) {
-            branch.ended = true;
+            branch.ended = !others;
             self.outcomes.push(outcome);
         }
     }
 
-    /// A target has come to its end.
+    /// An attempt has come to its end, or a target without one.
     fn end(&mut self, branch: usize, outcome: Outcome, now: Instant) {
         self.note(branch, outcome);
         self.proceed(now);
@@ -462,3 +465,6 @@ impl Outcome {
         (class, within, self.response.is_none())
     }
 }
+
+#[cfg(test)]
+mod tests;

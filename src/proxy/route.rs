@@ -26,7 +26,7 @@ use crate::{
         Message, Method, ParseError,
         header::{Contact, Name},
         transport::Protocol,
-        uri::{SipUri, Uri},
+        uri::{Host, SipUri, Uri},
     },
 };
 
@@ -151,11 +151,15 @@ impl From<Rejection> for Decision {
 impl Realm {
     /// Whether a URI's host is this proxy peer, by the overlay's name or by an address of its own.
     fn is_ours(&self, uri: &SipUri<'_>) -> bool {
+        self.serves(&uri.host, uri)
+    }
+
+    /// As [`Realm::is_ours`], for another host with the port of the URI.
+    fn serves(&self, host: &Host<'_>, uri: &SipUri<'_>) -> bool {
         let default = if uri.secure { Protocol::Tls } else { Protocol::Udp }.default_port();
-        let at = |address: &SocketAddr| {
-            uri.host.ip() == Some(address.ip()) && uri.port.unwrap_or(default) == address.port()
-        };
-        uri.host.is_name(self.overlay.as_str()) || self.own.iter().any(at)
+        let port = uri.port.unwrap_or(default);
+        let at = |own: &SocketAddr| host.ip() == Some(own.ip()) && port == own.port();
+        host.is_name(self.overlay.as_str()) || self.own.iter().any(at)
     }
 
     /// The user of the overlay that a URI names; `Err` if it names somebody who cannot be one.
@@ -235,18 +239,15 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         return Ok(Decision::Forward(plan));
     }
     let uri = uri.sip().ok_or_else(|| unsupported_scheme())?;
-    let elsewhere = uri.maddr().is_some_and(|maddr| {
-        let maddr = SipUri { host: maddr, ..*uri };
-        !realm.is_ours(&maddr)
-    });
-    if elsewhere || !realm.is_ours(uri) && uri.maddr().is_none() {
+    let maddr = uri.maddr().map(|maddr| realm.serves(&maddr, uri));
+    if maddr == Some(false) || maddr.is_none() && !realm.is_ours(uri) {
         admit(message, origin, realm, true)?;
         return Ok(Decision::Forward(plan));
     }
     if !realm.is_ours(uri) {
         // RFC 3261 §16.4: a maddr that is ours has done its work.
-        plan.request_uri = Some(without_maddr(uri));
-        plan.next = Next::RequestUri(without_maddr(uri));
+        let uri = without_maddr(uri);
+        (plan.request_uri, plan.next) = (Some(uri.clone()), Next::RequestUri(uri));
         admit(message, origin, realm, true)?;
         return Ok(Decision::Forward(plan));
     }
@@ -261,7 +262,7 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
     // Who cannot be a user of an overlay is proven not to be there.
     let aor = user.map_err(|()| Rejection::new(404, "Not Found"))?;
     admit(message, origin, realm, false)?;
-    if !uri.host.is_name(realm.overlay.as_str()) || uri.maddr().is_some() {
+    if !uri.host.is_name(realm.overlay.as_str()) || maddr.is_some() {
         let scheme = if uri.secure { "sips" } else { "sip" };
         let gr = uri.gr().map(|gr| format!(";gr={gr}")).unwrap_or_default();
         plan.request_uri = Some(format!("{scheme}:{}@{}{gr}", aor.user(), realm.overlay));
@@ -320,3 +321,6 @@ fn without_maddr(uri: &SipUri<'_>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
