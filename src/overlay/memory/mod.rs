@@ -38,12 +38,13 @@ use super::{
     Overlay, OverlayError,
     lookup::{LookupConfig, LookupOutcome},
     placement::PlacementConfig,
+    redir::{self, Discovery, Listing, Registration, ServicesOutcome, Wanted},
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply},
     clock::UnixMs,
     identity::Descriptor,
-    name::{Distance, PeerId, Position, ResourceName},
+    name::{Distance, PeerId, Position, ResourceName, ServiceUri},
     record::{Refusal, Trust},
 };
 
@@ -247,7 +248,43 @@ impl MemoryOverlay {
 
     /// Looks a name up.
     pub fn lookup(&mut self, from: &Vantage, name: &ResourceName) -> LookupOutcome {
-        drive::lookup(self, from, name, self.lookup_config.clone())
+        let config = self.lookup_config.clone();
+        match name {
+            ResourceName::Service(service) => self.discover_all(from, service, &config).into(),
+            name => drive::lookup(self, from, name, config),
+        }
+    }
+
+    fn discover_all(&mut self, from: &Vantage, service: &ServiceUri, config: &LookupConfig) -> ServicesOutcome {
+        drive::discover(self, from, service, Discovery::new(Wanted::All, None, 0, 0), config)
+    }
+
+    /// Finds providers of a service: see [`Discovery::new`], which begins at a random place here.
+    pub fn discover(
+        &mut self,
+        from: &Vantage,
+        service: &ServiceUri,
+        wanted: Wanted,
+        depth: Option<f64>,
+    ) -> ServicesOutcome {
+        let discovery = Discovery::new(wanted, depth, self.start_level(from), self.rng.next());
+        drive::discover(self, from, service, discovery, &self.lookup_config.clone())
+    }
+
+    /// Where in the tree of `service` a member is to be listed; `start` is the depth of the last time.
+    pub fn list(&mut self, index: usize, service: &ServiceUri, start: Option<u8>) -> Option<Listing> {
+        let from = Vantage::Member(index);
+        let start = start.unwrap_or_else(|| self.start_level(&from));
+        let registration = Registration::new(self.members.get(index)?.peer, start);
+        Some(drive::list(self, &from, service, registration, &self.lookup_config.clone()))
+    }
+
+    fn start_level(&self, from: &Vantage) -> u8 {
+        let Vantage::Member(index) = from else { return redir::START_LEVEL };
+        let Some(member) = self.members.get(*index) else { return redir::START_LEVEL };
+        let closest = self.known_near(member, &member.position, self.replication());
+        let closest: Vec<_> = closest.iter().map(|info| info.peer.position()).collect();
+        redir::start_level(&member.position, &closest)
     }
 
     /// Has a record stored.
@@ -299,6 +336,10 @@ impl Overlay for MemoryMember {
     async fn lookup(&self, lookup: Lookup) -> Result<LookupReply, OverlayError> {
         let mut overlay = self.overlay();
         let config = overlay.lookup_config.clone().within(Duration::from_millis(lookup.timeout_ms));
-        Ok(drive::lookup(&mut overlay, &Vantage::Member(self.index), &lookup.name, config).reply)
+        let from = Vantage::Member(self.index);
+        Ok(match &lookup.name {
+            ResourceName::Service(service) => overlay.discover_all(&from, service, &config).reply,
+            name => drive::lookup(&mut overlay, &from, name, config).reply,
+        })
     }
 }
