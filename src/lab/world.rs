@@ -276,6 +276,11 @@ impl World {
         }
     }
 
+    /// Takes a member out of the world, by its index in [`World::members`]; it runs on.
+    pub fn take_member(&mut self, index: usize) -> Option<Member> {
+        (index < self.members.len()).then(|| self.members.remove(index))
+    }
+
     /// Ends everything in good order.
     pub async fn stop(mut self) {
         let stopping = self.members.drain(..).map(Member::stop);

@@ -19,6 +19,8 @@ use crate::{
 
 /// How old what a member remembers of services may be, for those who look for a provider in passing.
 pub const USUAL_AGE: Duration = Duration::from_secs(30);
+/// How much of what was known of a tree's depth outlasts one more discovery.
+const INERTIA: f64 = 0.75;
 /// How long it is remembered that a service has no provider: one may come at any time.
 const ABSENCE_AGE: Duration = Duration::from_secs(5);
 
@@ -69,7 +71,9 @@ impl Shelf {
             return;
         }
         if let Some(depth) = outcome.depth() {
-            *lock(&self.depth) = Some(depth);
+            // A few providers may be listed deeper or less deep than most.
+            let mut known = lock(&self.depth);
+            *known = Some(known.map_or(depth, |known| INERTIA.mul_add(known - depth, depth)));
         }
         let mut remembered = outcome.clone();
         // What it has cost is of interest once.
@@ -130,7 +134,8 @@ impl Core {
     /// The level of a service's tree to begin with, as long as nothing is known of its providers.
     pub(super) fn start_level(&self) -> u8 {
         let own = self.network().peer().position();
-        let closest: Vec<Position> = self.storers(&own).iter().map(|info| info.peer.position()).collect();
+        let closest = self.network().table().closest_met(&own, redir::NEIGHBOURS);
+        let closest: Vec<Position> = closest.iter().map(|info| info.peer.position()).collect();
         redir::start_level(&own, &closest)
     }
 }

@@ -22,6 +22,8 @@ mod drive;
 mod member;
 mod rng;
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -43,9 +45,9 @@ use super::{
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply},
     clock::UnixMs,
-    identity::Descriptor,
-    name::{Distance, PeerId, Position, ResourceName, ServiceUri},
-    record::{Refusal, Trust},
+    identity::{Descriptor, SecretKey},
+    name::{Distance, PeerId, Position, ResourceName, ServiceNode, ServiceUri},
+    record::{Body, Payload, Refusal, ServiceOffer, Trust, seal},
 };
 
 /// How many peers that do not exist the liars can choose from: enough for some of them to stand closer to any position
@@ -137,9 +139,8 @@ impl MemoryOverlay {
     pub fn new(descriptor: Arc<Descriptor>, config: MemoryConfig, wall: UnixMs) -> Self {
         let mut rng = Rng::new(config.seed);
         let trust = Arc::new(Trust::new(Arc::clone(&descriptor), None));
-        let members: Vec<_> = (0..config.members)
-            .map(|index| Member::new(PeerId::from_public_key(rng.octets()), index, &trust))
-            .collect();
+        let members: Vec<_> =
+            (0..config.members).map(|index| Member::new(SecretKey::from_seed(&rng.octets()), index, &trust)).collect();
         let mut overlay = Self {
             lookup_config: LookupConfig::for_overlay(descriptor.limits()),
             placement_config: PlacementConfig::for_overlay(descriptor.limits(), true),
@@ -220,6 +221,11 @@ impl MemoryOverlay {
         indices
     }
 
+    /// The requests that each member has served, by index.
+    pub fn served(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.members.iter().map(|member| member.served)
+    }
+
     /// How many members hold a record at a position.
     pub fn holders(&self, target: &Position) -> usize {
         let wall = self.wall();
@@ -271,18 +277,45 @@ impl MemoryOverlay {
         drive::discover(self, from, service, discovery, &self.lookup_config.clone())
     }
 
-    /// Where in the tree of `service` a member is to be listed; `start` is the depth of the last time.
-    pub fn list(&mut self, index: usize, service: &ServiceUri, start: Option<u8>) -> Option<Listing> {
+    /// Has a member offer a service, which an overlay of open policy permits, and says where it is listed. It begins at
+    /// the depth of the last time, if there was one.
+    ///
+    /// # Errors
+    /// The [`Refusal`] of the first record that cannot be stored.
+    pub fn offer(
+        &mut self,
+        index: usize,
+        service: &ServiceUri,
+        depth: Option<u8>,
+        lifetime: Duration,
+    ) -> Result<Listing, Refusal> {
         let from = Vantage::Member(index);
-        let start = start.unwrap_or_else(|| self.start_level(&from));
-        let registration = Registration::new(self.members.get(index)?.peer, start);
-        Some(drive::list(self, &from, service, registration, &self.lookup_config.clone()))
+        let start = depth.unwrap_or_else(|| self.start_level(&from));
+        let Some(key) = self.members.get(index).map(|member| member.key.clone()) else {
+            return Err(Refusal::NotResponsible);
+        };
+        let peer = key.peer_id();
+        let registration = Registration::new(peer, start);
+        let listing = drive::list(self, &from, service, registration, &self.lookup_config.clone());
+        let (sequence, depth) = (self.wall(), listing.depth);
+        let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving: true, load: 0, depth };
+        for node in &listing.nodes {
+            let payload = Payload {
+                name: ServiceNode::new(service.clone(), *node).into(),
+                sequence: sequence.0,
+                expires: sequence.after(lifetime),
+                body: Body::Service(offer.clone()),
+            };
+            let envelope = seal(&payload, &key, None).map_err(|error| Refusal::malformed(error.to_string()))?;
+            self.put(&from, &envelope)?;
+        }
+        Ok(listing)
     }
 
     fn start_level(&self, from: &Vantage) -> u8 {
         let Vantage::Member(index) = from else { return redir::START_LEVEL };
         let Some(member) = self.members.get(*index) else { return redir::START_LEVEL };
-        let closest = self.known_near(member, &member.position, self.replication());
+        let closest = self.known_near(member, &member.position, redir::NEIGHBOURS);
         let closest: Vec<_> = closest.iter().map(|info| info.peer.position()).collect();
         redir::start_level(&member.position, &closest)
     }

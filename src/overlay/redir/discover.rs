@@ -23,6 +23,10 @@ const MAX_READS: usize = 2_048;
 const AT_A_TIME: usize = 8;
 /// Providers that a reader who wants several expects of a tree node.
 const PER_NODE: usize = 4;
+/// How often a reader tries other tree nodes of the same level before it goes up.
+const RETRIES: u8 = 2;
+/// 2^64 divided by the golden ratio: multiples of it are spread evenly, however many they are.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// How many providers are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub enum Step {
 /// RFC 7374 §4.5 seeks the closest successor of a key, and has three cases at each tree node: nothing there, so go up;
 /// something on either side of the key, so go down; otherwise done. Here any providers will do, so the cases are: too few
 /// there and no more to be expected below, so go up; too few, but an interval may hide more, so go down; otherwise done.
+/// Before it goes up it tries elsewhere on the same level, for what lies above a part of the space without providers
+/// would otherwise be read by all who began there.
 #[derive(Debug)]
 pub struct Discovery {
     wanted: Wanted,
@@ -66,8 +72,13 @@ pub struct Discovery {
     waiting: VecDeque<TreeNode>,
     /// Every tree node that was ever in `waiting`.
     asked: BTreeSet<TreeNode>,
-    /// The tree nodes all of whose subtrees are being read: where the way up begins.
-    tops: BTreeSet<TreeNode>,
+    /// Where on which level it begins.
+    level: u8,
+    random: u64,
+    points: u64,
+    retries: u8,
+    /// The highest tree node read on the way up.
+    top: Option<TreeNode>,
     under_way: usize,
     reads: usize,
     /// Of each provider the newest that any tree node has, tombstones included: a provider that withdraws is gone as
@@ -115,11 +126,20 @@ impl Discovery {
     /// A discovery. `depth` is where providers are usually listed ([`ServicesOutcome::depth`] of an earlier one), `start`
     /// the level to begin with where that is not known, and `random` any 64 bits, which decide where it begins.
     pub fn new(wanted: Wanted, depth: Option<f64>, start: u8, random: u64) -> Self {
+        let level = match wanted {
+            Wanted::All => 0.0,
+            // One level above the usual depth most nodes have a provider, and further up they have several.
+            Wanted::Some(count) => depth.map_or(f64::from(start), |depth| depth - 1.0) - levels(per_node(count)),
+        };
         let mut discovery = Self {
             wanted,
             waiting: VecDeque::new(),
             asked: BTreeSet::new(),
-            tops: BTreeSet::new(),
+            level: (level.round() as u8).min(MAX_LEVEL),
+            random,
+            points: 0,
+            retries: 0,
+            top: None,
             under_way: 0,
             reads: 0,
             newest: BTreeMap::new(),
@@ -127,24 +147,18 @@ impl Discovery {
             untrusted: false,
             totals: Totals::default(),
         };
-        let (points, level) = match wanted {
-            Wanted::All => (1, 0),
-            Wanted::Some(count) => {
-                let per_node = count.clamp(1, PER_NODE);
-                let fewer = (per_node as f64).log(BRANCHING as f64);
-                // One level above the usual depth most nodes have a provider.
-                let level = depth.map_or(f64::from(start), |depth| depth - 1.0) - fewer;
-                (count.div_ceil(per_node).clamp(1, AT_A_TIME), level.round() as u8)
-            }
-        };
-        // Evenly spaced, so that no two points fall together.
-        let distance = u64::MAX / points as u64;
-        for point in 0..points as u64 {
-            let node = TreeNode::at(level.min(MAX_LEVEL), random.wrapping_add(distance.wrapping_mul(point)));
-            discovery.read(node);
-            discovery.tops.insert(node);
-        }
+        discovery.begin(if wanted == Wanted::All { 1 } else { wanted.count() });
         discovery
+    }
+
+    /// Reads as many tree nodes of its level as are likely to have `missing` providers.
+    fn begin(&mut self, missing: usize) {
+        for _ in 0..missing.div_ceil(per_node(self.wanted.count())).clamp(1, AT_A_TIME) {
+            let node = TreeNode::at(self.level, self.random.wrapping_add(GOLDEN.wrapping_mul(self.points)));
+            self.points += 1;
+            self.top.get_or_insert(node);
+            self.read(node);
+        }
     }
 
     fn read(&mut self, node: TreeNode) {
@@ -159,7 +173,7 @@ impl Discovery {
             return Step::Done;
         }
         if self.waiting.is_empty() && self.under_way == 0 {
-            self.climb();
+            self.go_on(wall);
         }
         if self.reads < MAX_READS
             && self.under_way < AT_A_TIME
@@ -172,17 +186,16 @@ impl Discovery {
         if self.under_way > 0 { Step::Wait } else { Step::Done }
     }
 
-    /// All that lies below the tops has been read and was not enough.
-    fn climb(&mut self) {
+    /// What was begun has been read, and was not enough.
+    fn go_on(&mut self, wall: UnixMs) {
+        if self.wanted != Wanted::All && self.retries < RETRIES {
+            self.retries += 1;
+            self.begin(self.wanted.count().saturating_sub(self.live(wall).count()));
+        }
         while self.waiting.is_empty() {
-            let above: BTreeSet<TreeNode> = self.tops.iter().map(|top| top.parent().unwrap_or(*top)).collect();
-            if above == self.tops {
-                return;
-            }
-            for node in &above {
-                self.read(*node);
-            }
-            self.tops = above;
+            let Some(above) = self.top.and_then(TreeNode::parent) else { return };
+            self.top = Some(above);
+            self.read(above);
         }
     }
 
@@ -226,7 +239,7 @@ impl Discovery {
     pub fn outcome(&self, took: Duration, wall: UnixMs) -> ServicesOutcome {
         let records: Vec<_> = self.live(wall).take(MAX_PROVIDERS).cloned().collect();
         let read = self.waiting.is_empty() && self.under_way == 0 && self.unread == 0;
-        let complete = read && self.tops.contains(&TreeNode::ROOT) && records.len() < MAX_PROVIDERS;
+        let complete = read && self.top == Some(TreeNode::ROOT) && records.len() < MAX_PROVIDERS;
         let verdict = match (records.is_empty(), complete) {
             (false, _) => Verdict::Found,
             (true, _) if self.untrusted => Verdict::Untrusted,
@@ -252,6 +265,16 @@ impl Discovery {
             took,
         }
     }
+}
+
+/// How many providers a reader who wants so many expects of a tree node.
+fn per_node(count: usize) -> usize {
+    count.clamp(1, PER_NODE)
+}
+
+/// How many levels above one where nodes have one provider they have so many.
+fn levels(providers: usize) -> f64 {
+    (providers as f64).log(BRANCHING as f64)
 }
 
 impl ServicesOutcome {

@@ -25,7 +25,9 @@ use crate::name::{MAX_LEVEL, Position, TreeNode};
 /// The level to begin with for whoever knows nothing about an overlay (RFC 7374 §4.2).
 pub const START_LEVEL: u8 = 2;
 /// How many members a first guess takes for each tree node: were all of them providers, a node would list so many.
-const MEMBERS_PER_NODE: f64 = 16.0;
+const MEMBERS_PER_NODE: f64 = 8.0;
+/// Of how many neighbours the guess is made: the more, the better, but a member knows only its closest ones all.
+pub const NEIGHBOURS: usize = 20;
 
 /// The level to begin with for a member that has not seen the service's tree yet, from the members closest to it: how
 /// densely they stand tells how large the overlay is. RFC 7374 §4.2 begins on the same level everywhere and learns

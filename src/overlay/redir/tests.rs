@@ -179,7 +179,14 @@ fn readers_go_up_and_down_as_in_the_rfc() {
     let peers = |bits: &[u64]| bits.iter().map(|bits| peer(at(*bits))).collect::<BTreeSet<_>>();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     assert_eq!(read(1, 1.0, 10), (peers(&[10, 12]), words(&["1/1"])), "found at once");
-    assert_eq!(read(1, 2.0, 10), (peers(&[10, 12]), words(&["2/2", "1/1"])), "nothing in 8..11 at that level, so up");
+    // Nothing in 8..11 at that level: two more tries elsewhere, which are no better here, then up.
+    let mut right = Tree::of([10, 12].map(at));
+    right.register(at(9), 3);
+    right.expire(at(9));
+    let (outcome, nodes) = right.discover(Wanted::Some(1), Some(3.0), 10 << 60);
+    assert_eq!(providers(&outcome), peers(&[10, 12]));
+    let nodes = nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(nodes, words(&["2/2", "2/0", "2/3", "1/1"]));
     // Level 0, for four: the first and last of either half, and 3 and 4, for which the root was the end of the way up.
     assert_eq!(read(4, 2.0, 1), (peers(&[2, 3, 4, 7, 10, 12]), words(&["0/0"])));
     let mut sparse = Tree::of([2, 3, 4, 7, 10, 12].map(at));
@@ -199,11 +206,11 @@ fn an_empty_tree_takes_one_read() {
     let (outcome, read) = Tree::default().discover(Wanted::All, None, 0);
     assert_eq!((outcome.reply.verdict, outcome.complete, read.len()), (Verdict::NotFound, true, 1));
     assert_eq!((outcome.reply.storers, outcome.reply.requests, outcome.nodes), (5, 7, 1));
-    // One who wants some begins below, and goes all the way up.
-    let (outcome, read) = Tree::default().discover(Wanted::Some(3), None, 0);
-    assert_eq!((outcome.reply.verdict, outcome.complete, read.len()), (Verdict::NotFound, true, 1));
-    let (outcome, read) = Tree::default().discover(Wanted::Some(1), None, u64::MAX);
-    assert_eq!((outcome.reply.verdict, outcome.complete, read.len()), (Verdict::NotFound, true, 3));
+    // One who wants some begins below, tries elsewhere on that level, and goes all the way up.
+    for (wanted, reads) in [(4, 1), (2, 3), (1, 4)] {
+        let (outcome, read) = Tree::default().discover(Wanted::Some(wanted), None, 0);
+        assert_eq!((outcome.reply.verdict, outcome.complete, read.len()), (Verdict::NotFound, true, reads), "{wanted}");
+    }
 }
 
 #[test]
@@ -311,11 +318,11 @@ fn the_first_level_follows_from_how_densely_the_members_stand() {
             PeerId::from_public_key(key).position()
         })
         .collect();
-    for (members, expected) in [(1, 0..=0), (8, 0..=0), (64, 1..=3), (500, 4..=6), (2_000, 6..=8)] {
+    for (members, expected) in [(1, 0..=0), (8, 0..=1), (64, 2..=4), (500, 5..=7), (2_000, 7..=9)] {
         let own = peers[0];
         let mut others = peers[1..members].to_vec();
         others.sort_by_key(|position| position.distance(&own));
-        others.truncate(8);
+        others.truncate(NEIGHBOURS);
         let level = start_level(&own, &others);
         assert!(expected.contains(&level), "{members} members: {level}");
     }
