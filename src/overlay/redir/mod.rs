@@ -25,7 +25,7 @@ use crate::name::{MAX_LEVEL, Position, TreeNode};
 /// The level to begin with for whoever knows nothing about an overlay (RFC 7374 §4.2).
 pub const START_LEVEL: u8 = 2;
 /// How many members a first guess takes for each tree node: were all of them providers, a node would list so many.
-const MEMBERS_PER_NODE: f64 = 8.0;
+const MEMBERS_PER_NODE: f64 = 6.0;
 /// Of how many neighbours the guess is made: the more, the better, but a member knows only its closest ones all.
 pub const NEIGHBOURS: usize = 20;
 
