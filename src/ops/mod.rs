@@ -5,6 +5,7 @@ pub mod access;
 pub mod discover;
 pub mod enroll;
 mod error;
+pub mod flow;
 pub mod inspect;
 pub mod join;
 pub mod lookup;
