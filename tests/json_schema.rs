@@ -3,13 +3,14 @@
 //! A shape file under `tests/data/schema/` is the JSON with types in place of values; `a | null` is a type, too.
 
 use p2psip::{
-    client::{Event, HeldRecord, StatusReply},
+    client::{Event, HeldRecord, Reach, ReachView, StatusReply},
     clock::UnixMs,
-    name::{InstanceId, OverlayId, PeerId, ResourceName},
+    name::{InstanceId, OverlayId, PeerId, ResourceName, Service},
     ops::outcome::{
-        BucketView, ContactView, DifferenceStatus, DifferenceView, EventOutcome, HeldOutcome, HeldRecordView, HeldView,
-        JoinOutcome, LookupOutcome, LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, RecordView,
-        RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, StatusOutcome, TableOutcome, TraceView, Via,
+        BucketView, ContactView, DifferenceStatus, DifferenceView, DiscoverOutcome, DiscoverStatus, EventOutcome,
+        HeldOutcome, HeldRecordView, HeldView, JoinOutcome, LookupOutcome, LookupStatus, OfferView, PeerView,
+        PeersOutcome, PingOutcome, ProviderView, RecordView, RegisterOutcome, RegisterStatus, RejectedView,
+        RequestStatus, ServiceView, StatusOutcome, TableOutcome, TraceView, Via,
     },
 };
 use serde::Serialize;
@@ -102,6 +103,41 @@ fn rejected() -> RejectedView {
         reason: "certificate 4f2a is revoked".to_owned(),
         untrusted: true,
     }
+}
+
+#[test]
+fn discover() {
+    let provider = |certificate: Option<&str>| ProviderView {
+        peer: peer(2),
+        addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()],
+        endpoints: vec!["udp:192.0.2.8:3478".to_owned()],
+        serving: true,
+        load: 0.5,
+        expires_at_ms: UnixMs(1_767_229_200_000),
+        expires_in_ms: 120_000,
+        certificate: certificate.map(str::to_owned),
+    };
+    let found = DiscoverOutcome {
+        status: DiscoverStatus::Found,
+        overlay: OverlayId::parse("p2psip.org").unwrap(),
+        via: Via::Socket,
+        wanted: None,
+        found: 2,
+        complete: true,
+        services: vec![ServiceView {
+            service: Service::Turn,
+            uri: "turn:p2psip.org".to_owned(),
+            complete: true,
+            providers: vec![provider(Some("0a1b")), provider(None)],
+        }],
+        rejected: vec![rejected()],
+        tree_nodes: 3,
+        requests: 20,
+        silent: 0,
+        elapsed_ms: 12.5,
+    };
+    let fewer = DiscoverOutcome { status: DiscoverStatus::Fewer, wanted: Some(3), ..found.clone() };
+    assert_shape("discover", &[found, fewer]);
 }
 
 #[test]
@@ -219,6 +255,7 @@ fn what_a_shell_tells_of_a_member() {
                 throttled: 0,
                 version: "0.1.0".to_owned(),
                 buckets: vec![(0, 8)],
+                reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
             },
         }],
     );

@@ -2,8 +2,10 @@
 //! outcome. The command line renders; nothing here prints.
 
 pub mod access;
+pub mod discover;
 pub mod enroll;
 mod error;
+pub mod flow;
 pub mod inspect;
 pub mod join;
 pub mod lookup;

@@ -14,6 +14,8 @@ pub mod lookup;
 pub mod memory;
 pub mod persist;
 pub mod placement;
+pub mod reach;
+pub mod redir;
 mod respond;
 pub mod socket;
 pub mod storer;

@@ -29,8 +29,12 @@
 //! # Ok::<(), p2psip::sip::ParseError>(())
 //! ```
 
+pub mod capture;
 mod check;
 pub mod derive;
+pub mod dialog;
+pub mod digest;
+mod draft;
 pub mod edit;
 mod error;
 pub mod framing;
@@ -46,6 +50,7 @@ pub mod uri;
 mod views;
 
 pub use check::Fault;
+pub use draft::Draft;
 pub use error::ParseError;
 pub use message::{MAX_HEAD, MAX_HEADERS, Message, Start};
 pub use method::Method;

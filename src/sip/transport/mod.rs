@@ -2,6 +2,39 @@
 //!
 //! The plain data is here: a received message has a [`Source`], one to be sent has a [`Hop`]. Transactions and the
 //! proxy decide with these alone.
+//!
+//! [`Transports`] are the sockets. Connections and overlay streams are carried by tasks, which report [`Event`]s; a
+//! UDP socket may be read and written by a thread of its own, which then needs no task or channel for a datagram:
+//!
+//! ```no_run
+//! # use p2psip::sip::transport::{Bound, Config, Protocol, Transports};
+//! # async fn worker() -> Result<(), Box<dyn std::error::Error>> {
+//! let listen = vec![(Protocol::Udp, "192.0.2.1:5060".parse()?), (Protocol::Tcp, "192.0.2.1:5060".parse()?)];
+//! let Bound { transports, events, udp } = Transports::bind(Config { listen, ..Config::default() })?;
+//! for port in udp {
+//!     let mut reader = port.reader()?;
+//!     loop {
+//!         reader.readable().await?;
+//!         while let Some((octets, source)) = reader.try_recv() {
+//!             // … and what the engine makes of it:
+//!             port.try_send(&source.way_back(), &octets)?;
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod connection;
+mod counters;
+mod driver;
+mod frames;
+pub mod overlay;
+mod table;
+mod tls;
+mod udp;
+mod via;
 
 use std::{
     fmt,
@@ -10,6 +43,15 @@ use std::{
     sync::Arc,
 };
 
+pub use self::{
+    config::{Config, Limits, SendError, TransportError},
+    counters::{Counters, DropReason, Traffic},
+    driver::{Bound, Event, Token, Transports},
+    overlay::{BoxedStream, OverlayDialer, OverlayPort, via_host},
+    tls::TlsFiles,
+    udp::{UdpPort, UdpReader},
+    via::{MAX_DATAGRAM, names_peer, over_tcp, response_target},
+};
 use crate::name::PeerId;
 
 /// What carries SIP.
@@ -140,7 +182,7 @@ impl fmt::Display for FlowId {
 
 /// Where a message is to go next.
 ///
-/// A response's hop is made by `response_target` from the topmost Via and the request's [`Source`]: it prefers the
+/// A response's hop is made by [`response_target`] from the topmost Via and the request's [`Source`]: it prefers the
 /// flow on which the request came, and has an address for when that is gone (RFC 3261 §18.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hop {
@@ -230,7 +272,7 @@ impl Source {
     }
 
     /// The way back as it came: on the same flow, or else to the same address. Of a response only if the request's
-    /// Via has `rport`; `response_target` is right for all.
+    /// Via has `rport`; [`response_target`] is right for all.
     pub fn way_back(&self) -> Hop {
         Hop {
             protocol: self.protocol,
