@@ -20,7 +20,7 @@ use crate::{
     kind,
     sip::{
         Message, Method, derive, respond,
-        transport::{Hop, Source},
+        transport::{Hop, Source, response_target},
     },
 };
 
@@ -357,7 +357,7 @@ impl Layer {
             merged: common.filter(|_| !merged),
             tag: if unique { None } else { Some(self.keys.tag(None)) },
         };
-        let transaction = Transaction::new(kind, key, source.way_back(), Bytes::new(), extra);
+        let transaction = Transaction::new(kind, key, response_target(&via, &source), Bytes::new(), extra);
         let Some(id) = self.start(transaction, now) else { return };
         if let Some(key) = common.filter(|_| !merged) {
             self.merged.insert(key);
