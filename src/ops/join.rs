@@ -1,14 +1,25 @@
 //! Being a member: `p2p-join`.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
 use crate::{
     dns::Family,
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
-    member::{Member, MemberConfig, remembered},
+    member::{Member, MemberConfig, ProxyConfig, ProxyPeer, remembered},
     name::OverlayId,
+    proxy::throttle::Rate,
+    sip::transport::{Protocol, TlsFiles},
 };
+
+/// How long calls that are being set up may take to finish when a proxy peer leaves.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// What is asked of a new member.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +30,21 @@ pub struct JoinRequest {
     pub local: bool,
     /// Whether to announce itself, and to find others, on the local network.
     pub mdns: bool,
+    /// How to be a proxy peer, if it is to be one.
+    pub proxy: Option<ProxyRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
+}
+
+/// What is asked of a proxy peer.
+#[derive(Debug, Clone)]
+pub struct ProxyRequest {
+    /// Where to listen for the public network, over UDP and TCP.
+    pub listen: SocketAddr,
+    /// Where to listen over TLS, with the certificate and its key as PEM files.
+    pub tls: Option<(SocketAddr, PathBuf, PathBuf)>,
+    /// Certificates of the CAs that the other side of TLS may have, as a PEM file; the system's otherwise.
+    pub roots: Option<PathBuf>,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -51,6 +75,10 @@ pub async fn join(
         Some(address) => Some(member.metrics().serve(address).await?),
         None => None,
     };
+    let proxy = match &request.proxy {
+        Some(proxy) => Some(ProxyPeer::start(member, proxy_config(access, proxy)?).await?),
+        None => None,
+    };
     let status = member.status();
     report(JoinOutcome {
         status: "joined",
@@ -60,14 +88,36 @@ pub async fn join(
         peer: status.peer,
         addresses: member.full_addresses(),
         socket: member.socket().map(|path| path.display().to_string()).unwrap_or_default(),
+        proxy: proxy.iter().flat_map(|proxy| proxy.listening()).map(sip_address).collect(),
         metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
         elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
     });
     shutdown.await;
+    if let Some(proxy) = proxy {
+        proxy.leave().await;
+    }
     running.member.stop().await;
     Ok(())
+}
+
+fn proxy_config(access: &Access, request: &ProxyRequest) -> Result<ProxyConfig, OpsError> {
+    let mut listen = vec![(Protocol::Udp, request.listen), (Protocol::Tcp, request.listen)];
+    listen.extend(request.tls.iter().map(|(address, _, _)| (Protocol::Tls, *address)));
+    let certificate = request.tls.as_ref().map(|(_, certificate, key)| (certificate.clone(), key.clone()));
+    Ok(ProxyConfig {
+        listen,
+        tls: TlsFiles { certificate, roots: request.roots.clone() },
+        resolver: access.resolver()?,
+        rate: Rate::default(),
+        drain: DRAIN,
+    })
+}
+
+/// A listening address as tools show it: `udp 192.0.2.1:5060`.
+fn sip_address((protocol, address): &(Protocol, SocketAddr)) -> String {
+    format!("{} {address}", protocol.token().to_ascii_lowercase())
 }
 
 /// Starts a member on the home of `access`.
