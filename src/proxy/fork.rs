@@ -247,7 +247,8 @@ impl Fork {
         let outcome = match failure {
             _ if state == State::Cancelling => Outcome::local(487, "Request Terminated"),
             Failure::Timeout => Outcome::local(408, "Request Timeout"),
-            Failure::Transport => Outcome::local(503, "Next Hop Unreachable"),
+            // To the caller this proxy is what failed, and it is not overloaded (RFC 3261 §16.7 step 6, §16.9).
+            Failure::Transport => Outcome::local(500, "Next Hop Unreachable"),
         };
         self.end(branch, outcome, now);
     }
@@ -434,7 +435,6 @@ impl Fork {
         match (best.status, best.response) {
             // What one of several next hops lacks says nothing about this proxy (RFC 3261 §16.7 step 6).
             (503, Some(_)) => Verdict::Local { status: 500, reason: "Next Hop Overloaded" },
-            (503, None) => Verdict::Local { status: 500, reason: best.reason },
             (408, None) if !self.invite => Verdict::Silence,
             (status, None) => Verdict::Local { status, reason: best.reason },
             (401 | 407, Some(response)) => {
