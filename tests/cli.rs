@@ -11,7 +11,8 @@ use crate::support::assert_snapshot;
 
 type Run = fn(Vec<OsString>, &Env, &mut Io<'_>) -> u8;
 
-const TOOLS: [(&str, Run); 6] = [
+const TOOLS: [(&str, Run); 7] = [
+    ("p2p-discover", cli::discover::run),
     ("p2p-enroll", cli::enroll::run),
     ("p2p-join", cli::join::run),
     ("p2p-lab", cli::lab::run),

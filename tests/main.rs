@@ -16,6 +16,7 @@ mod overlay;
 mod process;
 mod protocol;
 mod readme;
+mod services;
 mod shell;
 mod support;
 mod tools;

@@ -27,6 +27,7 @@ mod settings;
 mod tool;
 mod trace;
 
+pub mod discover;
 pub mod enroll;
 pub mod join;
 pub mod lab;
@@ -39,4 +40,5 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 6] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];
+pub const TOOLS: [&Tool; 7] =
+    [&discover::TOOL, &enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];

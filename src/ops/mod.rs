@@ -2,6 +2,7 @@
 //! outcome. The command line renders; nothing here prints.
 
 pub mod access;
+pub mod discover;
 pub mod enroll;
 mod error;
 pub mod flow;
