@@ -256,6 +256,7 @@ fn what_a_shell_tells_of_a_member() {
                 throttled: 0,
                 version: "0.1.0".to_owned(),
                 buckets: vec![(0, 8)],
+                proxy: None,
                 reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
             },
         }],

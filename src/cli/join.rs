@@ -20,7 +20,7 @@ use super::{
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::ops::{
-    join::{JoinRequest, ProxyRequest, join},
+    join::{JoinRequest, ProxyRequest, ProxyTls, join},
     outcome::JoinOutcome,
 };
 
@@ -79,10 +79,6 @@ struct Args {
     /// The key of the TLS certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_key: Option<PathBuf>,
-
-    /// CAs that servers of other domains may have, PEM; the system's otherwise
-    #[arg(long, value_name = "FILE", requires = "proxy")]
-    tls_ca: Option<PathBuf>,
 
     /// Announce the member on the local network, and find others there (mDNS)
     #[arg(long)]
@@ -173,10 +169,12 @@ fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
     let Some(listen) = &args.proxy else { return Ok(None) };
     let address = |text: &str| check::socket_address(text).map_err(Failure::usage);
     let tls = match (&args.tls, &args.tls_cert, &args.tls_key) {
-        (Some(listen), Some(certificate), Some(key)) => Some((address(listen)?, certificate.clone(), key.clone())),
+        (Some(listen), Some(certificate), Some(key)) => {
+            Some(ProxyTls { address: address(listen)?, certificate: certificate.clone(), key: key.clone() })
+        }
         _ => None,
     };
-    Ok(Some(ProxyRequest { listen: address(listen)?, tls, roots: args.tls_ca.clone() }))
+    Ok(Some(ProxyRequest { listen: address(listen)?, tls }))
 }
 
 fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {

@@ -3,19 +3,21 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
+pub use crate::member::ProxyTls;
 use crate::{
-    dns::Family,
+    dns::{
+        Family,
+        locate::{Locator, Options, Transport, has_no_route},
+    },
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
-    member::{Member, MemberConfig, ProxyConfig, ProxyPeer, remembered},
+    member::{Member, MemberConfig, Proxy, ProxyConfig, remembered},
     name::OverlayId,
-    proxy::throttle::Rate,
-    sip::transport::{Protocol, TlsFiles},
+    sip::transport::Protocol,
 };
 
 /// How long calls that are being set up may take to finish when a proxy peer leaves.
@@ -41,10 +43,8 @@ pub struct JoinRequest {
 pub struct ProxyRequest {
     /// Where to listen for the public network, over UDP and TCP.
     pub listen: SocketAddr,
-    /// Where to listen over TLS, with the certificate and its key as PEM files.
-    pub tls: Option<(SocketAddr, PathBuf, PathBuf)>,
-    /// Certificates of the CAs that the other side of TLS may have, as a PEM file; the system's otherwise.
-    pub roots: Option<PathBuf>,
+    /// Where to listen over TLS, and with which certificate.
+    pub tls: Option<ProxyTls>,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -76,7 +76,7 @@ pub async fn join(
         None => None,
     };
     let proxy = match &request.proxy {
-        Some(proxy) => Some(ProxyPeer::start(member, proxy_config(access, proxy)?).await?),
+        Some(proxy) => Some(Proxy::start(member, proxy_config(access, proxy)?).await?),
         None => None,
     };
     let status = member.status();
@@ -96,23 +96,22 @@ pub async fn join(
     });
     shutdown.await;
     if let Some(proxy) = proxy {
-        proxy.leave().await;
+        proxy.stop().await;
     }
     running.member.stop().await;
     Ok(())
 }
 
 fn proxy_config(access: &Access, request: &ProxyRequest) -> Result<ProxyConfig, OpsError> {
-    let mut listen = vec![(Protocol::Udp, request.listen), (Protocol::Tcp, request.listen)];
-    listen.extend(request.tls.iter().map(|(address, _, _)| (Protocol::Tls, *address)));
-    let certificate = request.tls.as_ref().map(|(_, certificate, key)| (certificate.clone(), key.clone()));
-    Ok(ProxyConfig {
-        listen,
-        tls: TlsFiles { certificate, roots: request.roots.clone() },
-        resolver: access.resolver()?,
-        rate: Rate::default(),
-        drain: DRAIN,
-    })
+    let options = Options {
+        transports: vec![Transport::Udp, Transport::Tcp, Transport::Tls],
+        unreachable: has_no_route,
+        ..Options::default()
+    };
+    let mut config = ProxyConfig::new(request.listen, Locator::new(access.resolver()?, options));
+    config.tls = request.tls.clone();
+    config.drain = DRAIN;
+    Ok(config)
 }
 
 /// A listening address as tools show it: `udp 192.0.2.1:5060`.

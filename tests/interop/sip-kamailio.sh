@@ -8,7 +8,7 @@ kamailio_proxy
 overlay
 for n in 1 2; do
     enrol "proxy$n" sip:p2psip.org
-    join "proxy$n" --listen "/ip4/203.0.113.$((n + 1))/tcp/4001" --proxy="198.51.100.2$n:5060"
+    join "proxy$n" --listen "/ip4/127.0.0.1/tcp/400$((n + 1))" --proxy="198.51.100.2$n:5060"
     within 10 sipsak -s sip:p2psip.org -p "198.51.100.2$n" || fail "proxy peer $n does not answer OPTIONS"
 done
 say "BIND, Kamailio, and an overlay with two proxy peers are up"

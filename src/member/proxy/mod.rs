@@ -42,9 +42,7 @@ use crate::{
     record::{Endpoint, MAX_ENDPOINTS},
     sip::{
         transaction,
-        transport::{
-            self, BoxedStream, OverlayDialer, OverlayPort, Protocol, TlsFiles, TransportError, Transports,
-        },
+        transport::{self, BoxedStream, OverlayDialer, OverlayPort, Protocol, TlsFiles, TransportError, Transports},
     },
 };
 
@@ -298,11 +296,7 @@ fn leaves_from(bind: IpAddr, remote: &str) -> Option<IpAddr> {
 }
 
 fn endpoint(protocol: Protocol, address: SocketAddr) -> Endpoint {
-    Endpoint {
-        transport: protocol.token().to_ascii_lowercase(),
-        host: address.ip().to_string(),
-        port: address.port(),
-    }
+    Endpoint { transport: protocol.token().to_ascii_lowercase(), host: address.ip().to_string(), port: address.port() }
 }
 
 /// Hands the streams that peers open to the transports.
@@ -353,8 +347,18 @@ impl Collector for ProxyMetrics {
         counter(e, "proxy_requests_forwarded", "Requests passed on", status.forwarded)?;
         counter(e, "proxy_requests_answered", "Requests answered here with a final response", status.answered)?;
         counter(e, "proxy_acks_forwarded", "ACKs passed on without state", status.acks)?;
-        counter(e, "proxy_requests_throttled", "Requests refused because their source sends too many", status.throttled)?;
-        counter(e, "proxy_requests_overloaded", "Requests refused for want of room or because of leaving", status.overloaded)?;
+        counter(
+            e,
+            "proxy_requests_throttled",
+            "Requests refused because their source sends too many",
+            status.throttled,
+        )?;
+        counter(
+            e,
+            "proxy_requests_overloaded",
+            "Requests refused for want of room or because of leaving",
+            status.overloaded,
+        )?;
         counter(e, "proxy_loops", "Requests that came by a second time unchanged", status.loops)?;
         counter(e, "proxy_messages_dropped", "Messages that could not be passed on or answered", status.dropped)?;
         counter(e, "proxy_lookups", "Lookups of users in the overlay", status.lookups)?;

@@ -287,12 +287,8 @@ fn one_is_busy_one_is_silent_and_one_answers() {
     let mut world = World::new();
     world.users.insert("bob".to_owned(), Located::Groups(vec![vec![at_peer(2), at_peer(3), at_peer(4)]]));
     world.receive(invite_bob("1", ""), &outside());
-    let sent = world.expect(&[
-        "100 INVITE to 198.51.100.7:5060",
-        "INVITE to peer 2",
-        "INVITE to peer 3",
-        "INVITE to peer 4",
-    ]);
+    let sent =
+        world.expect(&["100 INVITE to 198.51.100.7:5060", "INVITE to peer 2", "INVITE to peer 3", "INVITE to peer 4"]);
     let breadths: Vec<_> = sent[1..].iter().map(|(_, invite)| invite.max_breadth().unwrap()).collect();
     assert_eq!(breadths, [Some(20); 3]);
     world.answer(&sent[1], 486).expect(&["ACK to peer 2"]);
@@ -349,7 +345,8 @@ fn a_call_can_be_cancelled_before_the_callee_is_found() {
     world.engine.located(question, Located::Groups(vec![vec![at_peer(2)]]), world.now);
     world.drain();
     world.expect(&[]);
-    let ack = request(&outside(), "ACK sip:bob@p2psip.org", "sip:carol@example.com", "<sip:bob@p2psip.org>;tag=t", "1", "");
+    let ack =
+        request(&outside(), "ACK sip:bob@p2psip.org", "sip:carol@example.com", "<sip:bob@p2psip.org>;tag=t", "1", "");
     world.receive(ack, &outside()).after(Duration::from_secs(70)).expect(&[]);
     assert!(world.engine.contexts.is_empty() && world.engine.open.is_empty());
 }
@@ -488,8 +485,14 @@ fn a_registration_elsewhere_carries_no_route_of_ours() {
     let mut world = World::new();
     world.servers.insert("sip:example.com".to_owned(), Located::Hops(vec![server("203.0.113.5:5060")]));
     let contact = "Contact: <sip:alice@p2psip.org>";
-    let register =
-        request(&stream(1), "REGISTER sip:example.com", "sip:alice@example.com", "<sip:alice@example.com>", "1", contact);
+    let register = request(
+        &stream(1),
+        "REGISTER sip:example.com",
+        "sip:alice@example.com",
+        "<sip:alice@example.com>",
+        "1",
+        contact,
+    );
     let sent = world.receive(register, &stream(1)).expect(&["REGISTER to 203.0.113.5:5060"]);
     for name in [Name::RecordRoute, Name::Path] {
         assert_eq!(values(&sent[0].1, name), [""; 0]);
