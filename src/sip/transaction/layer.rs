@@ -9,19 +9,16 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Branch, Timers,
+    Branch, RequestError, RespondError, Timers,
     event::{ClientId, Event, Id, Metrics, Output, ServerId, Token},
     key::{Key, KeyHasher, Keys},
     machine::{Context, Input, Kind, Packet, State, Step, Tell},
     table::{Cancel, Extra, Fired, Table, Transaction},
     timers::Timer,
 };
-use crate::{
-    kind,
-    sip::{
-        Message, Method, derive, respond,
-        transport::{Hop, Source, response_target},
-    },
+use crate::sip::{
+    Message, Method, derive, respond,
+    transport::{Hop, Source, response_target},
 };
 
 /// How a layer behaves.
@@ -40,45 +37,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { timers: Timers::default(), max_transactions: 500_000, shard: 0, detect_merged: false }
-    }
-}
-
-/// Why a request was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// The table is full.
-    #[error("a SIP request was not sent: there are too many transactions; try again later")]
-    Full,
-    /// An ACK has no transaction, and a branch no two requests with the same method.
-    #[error("a SIP request was not sent: an ACK has no transaction, and every other request needs a new branch")]
-    NoTransaction,
-}
-
-impl RequestError {
-    /// Local: the network was not asked.
-    pub const fn kind(&self) -> kind::Kind {
-        kind::Kind::Local
-    }
-}
-
-/// Why a response was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RespondError {
-    /// The transaction has ended, or has another final response.
-    #[error("a SIP response was not sent: its transaction is over or has a final response")]
-    Late,
-    /// RFC 4320 §4 forbids it: a 408, or a provisional response other than 100, to a request that is no INVITE.
-    #[error("a SIP response was not sent: a request other than INVITE is answered neither with 408 nor with 101-199")]
-    Forbidden,
-    /// The octets do not begin as a response does.
-    #[error("a SIP response was not sent: it has no status line")]
-    NoResponse,
-}
-
-impl RespondError {
-    /// Local: the network was not asked.
-    pub const fn kind(&self) -> kind::Kind {
-        kind::Kind::Local
     }
 }
 
@@ -366,8 +324,8 @@ impl Layer {
         let common = if self.config.detect_merged && invite.is_none() { self.keys.merged(&message) } else { None };
         let merged = common.is_some_and(|key| self.merged.contains(&key));
         let extra = Extra::Server {
-            request: Some(message.clone()),
-            merged: common.filter(|_| !merged),
+            request: Some(Box::new(message.clone())),
+            merged: common.filter(|_| !merged).map(Box::new),
             tag: if unique { None } else { Some(self.keys.tag(None)) },
         };
         let transaction = Transaction::new(kind, key, response_target(&via, &source), Bytes::new(), extra);
@@ -411,7 +369,7 @@ impl Layer {
     fn step(&self, id: Id, input: Input) -> Option<Step> {
         let transaction = self.table.get(id)?;
         let reliable = transaction.hop.protocol.is_reliable();
-        let context = Context { timers: &self.config.timers, reliable, interval: transaction.interval };
+        let context = Context { timers: &self.config.timers, reliable, interval: transaction.interval() };
         Some(transaction.kind.step(transaction.state, input, context))
     }
 

@@ -50,6 +50,13 @@
 //! as [`Event::StrayResponse`] and [`Event::StrayCancel`]; when the table is full, a new request is as
 //! [`Event::Overload`]. None of these costs any memory that stays.
 //!
+//! # What bounds it
+//!
+//! Every transaction ends by a timer but two, which wait for somebody: an INVITE that rings at a client until its TU's
+//! deadline, and one that the TU of a server has not answered. [`Config::max_transactions`] bounds them all. Nothing is
+//! allocated for a message but what it is and what may have to be sent again; a transaction that can only absorb what
+//! comes keeps no message.
+//!
 //! # How to send a request
 //!
 //! [`Layer::new_branch`], write a Via with it and the sent-by of the chosen transport on top, then [`Layer::request`].
@@ -57,6 +64,7 @@
 
 mod branch;
 mod client;
+mod error;
 mod event;
 mod invite_client;
 mod invite_server;
@@ -74,6 +82,7 @@ mod pairs;
 mod tests;
 
 pub use branch::{Branch, BranchParts};
+pub use error::{RequestError, RespondError};
 pub use event::{ClientId, Event, Metrics, Output, ServerId, Token};
-pub use layer::{Config, Layer, RequestError, RespondError};
+pub use layer::{Config, Layer};
 pub use timers::Timers;

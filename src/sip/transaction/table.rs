@@ -35,8 +35,8 @@ pub(super) struct Transaction {
     resend: Option<Alarm>,
     life: Option<Alarm>,
     deadline: Option<Tick>,
-    /// What `resend` was last set to.
-    pub interval: Duration,
+    /// What `resend` was last set to, in milliseconds.
+    interval: u32,
 }
 
 /// What only one side has.
@@ -48,9 +48,9 @@ pub(super) enum Extra {
     },
     Server {
         /// The request, as long as we may have to say 100 Trying to it.
-        request: Option<Message>,
+        request: Option<Box<Message>>,
         /// Under which key merged requests find this one.
-        merged: Option<Key>,
+        merged: Option<Box<Key>>,
         /// The To tag of the response, by which an ACK without the magic cookie is recognised.
         tag: Option<u64>,
     },
@@ -92,8 +92,13 @@ impl Transaction {
             resend: None,
             life: None,
             deadline: None,
-            interval: Duration::ZERO,
+            interval: 0,
         }
+    }
+
+    /// What the timer of retransmissions was last set to.
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval.into())
     }
 
     /// Whether `timer` is running.
@@ -186,7 +191,7 @@ impl Table {
         let (epoch, Some(transaction)) = (self.epoch, self.get_mut(id)) else { return };
         let before = transaction.next();
         if let Change::Start(_, interval) = resend {
-            transaction.interval = interval;
+            transaction.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
         }
         for (alarm, change) in [(&mut transaction.resend, resend), (&mut transaction.life, life)] {
             match change {

@@ -693,3 +693,10 @@ fn statelessly_sent_messages_leave_nothing() {
     assert_eq!(side.sent[0].1, Token::STATELESS);
     side.assert_empty();
 }
+
+#[test]
+fn a_transaction_is_small() {
+    // A busy proxy has hundreds of thousands of them.
+    let size = size_of::<super::table::Transaction>();
+    assert!(size <= 272, "{size} octets");
+}
