@@ -313,7 +313,7 @@ impl Access {
         Ok(entries)
     }
 
-    fn resolver(&self) -> Result<Resolver, OpsError> {
+    pub(super) fn resolver(&self) -> Result<Resolver, OpsError> {
         Ok(if self.dns.is_empty() { Resolver::system()? } else { Resolver::new(&self.dns)? })
     }
 
@@ -342,6 +342,20 @@ impl Access {
         config.quic = entries.iter().any(|entry| entry.addresses.iter().all(|address| address.contains("/quic-v1")));
         let key = SecretKey::generate()?;
         let (network, bound) = Network::bind(config, &key).await?;
+        bound.run(Arc::new(Deaf));
+        Ok(network)
+    }
+
+    /// A swarm with an identity and addresses of its own that belongs to nobody's routing table: it takes SIP streams.
+    pub(super) async fn listener(
+        &self,
+        descriptor: &Descriptor,
+        listen: Vec<String>,
+        key: &SecretKey,
+    ) -> Result<Network, OpsError> {
+        let mut config = NetworkConfig::client(descriptor.overlay().clone(), descriptor.hash(), self.timeout);
+        (config.listen, config.quic) = (listen, true);
+        let (network, bound) = Network::bind(config, key).await?;
         bound.run(Arc::new(Deaf));
         Ok(network)
     }
