@@ -98,6 +98,7 @@ pub mod member;
 pub mod name;
 pub mod ops;
 pub mod overlay;
+pub mod proxy;
 pub mod record;
 pub mod sip;
 pub mod ua;

@@ -3,7 +3,7 @@
 //! A shape file under `tests/data/schema/` is the JSON with types in place of values; `a | null` is a type, too.
 
 use p2psip::{
-    client::{Event, HeldRecord, StatusReply},
+    client::{Event, HeldRecord, Reach, ReachView, StatusReply},
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, ResourceName},
     ops::outcome::{
@@ -219,6 +219,7 @@ fn what_a_shell_tells_of_a_member() {
                 throttled: 0,
                 version: "0.1.0".to_owned(),
                 buckets: vec![(0, 8)],
+                reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
             },
         }],
     );

@@ -64,6 +64,10 @@ struct Args {
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
 
+    /// Announce the member on the local network, and find others there (mDNS)
+    #[arg(long)]
+    mdns: bool,
+
     /// Serve metrics for Prometheus on http://ADDR/metrics
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
@@ -107,6 +111,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         let request = JoinRequest {
             listen: settings.listen(&args.listen)?,
             local: settings.local(args.local),
+            mdns: args.mdns,
             metrics: settings.metrics(args.metrics.as_deref())?,
         };
 

@@ -108,9 +108,9 @@ impl Member {
         self.core.network().myself()
     }
 
-    /// The bound addresses, as multiaddrs without the `/p2p/` part.
+    /// The addresses at which others reach it, as multiaddrs without the `/p2p/` part.
     pub fn addresses(&self) -> Vec<String> {
-        self.core.network().listening().to_vec()
+        self.core.network().addresses()
     }
 
     /// The addresses as others write them into `--peer`: with the `/p2p/` part.

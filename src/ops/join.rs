@@ -17,6 +17,8 @@ pub struct JoinRequest {
     pub listen: Vec<String>,
     /// Whether the overlay is a purely local one (R2): any name will do, and a descriptor is made if there is none.
     pub local: bool,
+    /// Whether to announce itself, and to find others, on the local network.
+    pub mdns: bool,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
 }
@@ -76,6 +78,8 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     let mut config = MemberConfig::new(known.descriptor.clone(), Arc::new(home.peer_key()?));
     config.revocations = known.revocations.clone();
     config.network.quic = true;
+    config.network.nat = true;
+    config.network.mdns = request.mdns;
     config.network.listen = listen_addresses(access, request);
     config.peers = peers;
     config.remembered = remembered(&home);

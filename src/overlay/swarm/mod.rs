@@ -11,5 +11,6 @@ mod network;
 mod streams;
 mod transport;
 
+pub use behaviour::CircuitLimits;
 pub use network::{AskError, Bound, Network, NetworkConfig, NetworkError, Role, Traffic};
 pub use streams::{IncomingStreams, PeerStream};

@@ -320,11 +320,11 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Raw, Raw, (), Reply>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
-                // More at once than may be kept are not even passed up.
-                if self.accepted.len() < MAX_PER_PEER {
-                    self.accepted.push_back(stream);
-                }
+            // More at once than may be kept are not even passed up.
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. })
+                if self.accepted.len() < MAX_PER_PEER =>
+            {
+                self.accepted.push_back(stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: reply }) => {
                 // Whoever asked may have given up: the stream closes.

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Hop, Protocol, overlay::OverlayPort, tls::TlsFiles};
+use super::{Hop, Protocol, overlay::OverlayPort, tls::TlsFiles, via::MAX_DATAGRAM};
 use crate::kind::Kind;
 
 /// What to listen on, and within which limits.
@@ -28,8 +28,10 @@ pub struct Limits {
     pub connections: usize,
     /// Accepted connections of one IPv4 address, or of one IPv6 /64.
     pub connections_per_source: usize,
-    /// Octets of a message on a connection.
-    pub message: usize,
+    /// Octets of a message's body on a connection.
+    pub body: usize,
+    /// Octets of a request that may go in a datagram; a longer one leaves over TCP ([`over_tcp`](super::over_tcp)).
+    pub datagram: usize,
     /// Messages that wait to be written to one connection.
     pub queued_messages: usize,
     /// Octets that wait to be written to one connection.
@@ -53,7 +55,8 @@ impl Default for Limits {
         Self {
             connections: 4096,
             connections_per_source: 128,
-            message: 65_535,
+            body: 65_535,
+            datagram: MAX_DATAGRAM,
             queued_messages: 512,
             queued_octets: 1 << 20,
             events: 1024,

@@ -23,8 +23,12 @@ use super::{
     driver::{Event, Token},
     frames::{Frame, FrameError, Framer},
     overlay::BoxedStream,
+    via::names_peer,
 };
+use crate::sip::{Message, Method, respond::respond};
 
+/// What is read at once.
+const READ: usize = 8 * 1024;
 /// What is written at once if several messages wait.
 const BATCH: usize = 16 * 1024;
 /// How long an ending process still writes what waits.
@@ -157,20 +161,15 @@ pub(super) enum End {
     Idle,
     #[error("{0}")]
     Broken(#[from] io::Error),
-    #[error("what came was dropped: {}", .0.label())]
+    #[error("ended here: {}", .0.label())]
     Dropped(DropReason),
+    /// What came cannot be read; a request gets this response first.
+    #[error("ended here: {}", .0.label())]
+    Unreadable(DropReason, Option<Bytes>),
     #[error("shutting down")]
     Stopping,
 }
 
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
-        Self::Dropped(match error {
-            FrameError::Malformed => DropReason::Malformed,
-            FrameError::Oversized => DropReason::Oversized,
-        })
-    }
-}
 
 /// What a connection needs to know.
 pub(super) struct Connection {
@@ -197,35 +196,46 @@ impl Connection {
             // The sender never sends: this is its end.
             _ = stop.changed() => End::Stopping,
         };
-        if let End::Dropped(reason) = end {
-            self.counters.lose(reason);
-        }
-        if matches!(end, End::Stopping) {
+        match &end {
+            End::Dropped(reason) => self.counters.lose(*reason),
+            End::Unreadable(reason, refusal) => {
+                self.counters.lose(*reason);
+                let _ = timeout(FAREWELL, self.say_farewell(&mut writer, queue, refusal.as_deref())).await;
+            }
             // A response that waits is worth a moment; that it could not be written is no news any more.
-            let _ = timeout(FAREWELL, self.say_farewell(&mut writer, queue)).await;
+            End::Stopping | End::Idle => _ = timeout(FAREWELL, self.say_farewell(&mut writer, queue, None)).await,
+            End::Closed | End::Broken(_) => {}
         }
         end
     }
 
-    async fn say_farewell(&self, writer: &mut WriteHalf<BoxedStream>, queue: &mut Queue) -> io::Result<()> {
+    /// Writes what waits, and a last word.
+    async fn say_farewell(
+        &self,
+        writer: &mut WriteHalf<BoxedStream>,
+        queue: &mut Queue,
+        last: Option<&[u8]>,
+    ) -> io::Result<()> {
         // What was under way may have been written in part: it cannot be written again.
         if queue.unsent.is_empty() {
             while let Ok(message) = queue.receiver.try_recv() {
                 writer.write_all(&message.bytes).await?;
                 count(&self.counters.traffic(self.source.protocol).sent);
             }
+            writer.write_all(last.unwrap_or_default()).await?;
             writer.flush().await?;
         }
         writer.shutdown().await
     }
 
     async fn read(&self, mut reader: ReadHalf<BoxedStream>, shared: &Shared) -> End {
-        let mut framer = Framer::new(self.limits.message);
+        let mut framer = Framer::new(self.limits.body);
+        let mut octets = vec![0; READ];
         let mut begun = None;
         let mut greeted = self.dialled;
         loop {
             loop {
-                let message = match framer.next() {
+                let message = match framer.next_frame() {
                     Ok(None) => break,
                     Ok(Some(Frame::Message(message))) => message,
                     Ok(Some(Frame::Ping)) => {
@@ -233,9 +243,12 @@ impl Connection {
                         continue;
                     }
                     Ok(Some(Frame::Pong)) => continue,
-                    Err(error) => return error.into(),
+                    Err(error) => return unreadable(&error),
                 };
                 (begun, greeted) = (None, true);
+                if !self.may_send(&message) {
+                    return End::Dropped(DropReason::ForeignVia);
+                }
                 count(&self.counters.traffic(self.source.protocol).received);
                 // Waits if nobody reads: so does the other side then.
                 if self.events.send(Event::Message { message, source: self.source.clone() }).await.is_err() {
@@ -243,22 +256,33 @@ impl Connection {
                 }
             }
             let used = shared.used.last();
-            let deadline = if framer.is_partial() {
+            let deadline = if framer.is_midway() {
                 *begun.get_or_insert_with(Instant::now) + self.limits.message_time
             } else {
                 begun = None;
                 let first = self.limits.message_time * FIRST_MESSAGE;
                 used + if greeted { self.limits.idle } else { first.min(self.limits.idle) }
             };
-            match timeout_at(deadline, reader.read_buf(framer.buffer())).await {
+            match timeout_at(deadline, reader.read(&mut octets)).await {
                 Ok(Ok(0)) => return End::Closed,
-                Ok(Ok(_)) => shared.used.now(),
+                Ok(Ok(count)) => {
+                    framer.push(octets.get(..count).unwrap_or_default());
+                    shared.used.now();
+                }
                 Ok(Err(error)) => return End::Broken(error),
-                Err(_) if framer.is_partial() => return End::Dropped(DropReason::Slow),
+                Err(_) if framer.is_midway() => return End::Dropped(DropReason::Slow),
                 // Something was written meanwhile.
                 Err(_) if shared.used.last() > used => {}
                 Err(_) => return End::Idle,
             }
+        }
+    }
+
+    /// Whether the other side may have sent this: a peer writes no other's name into its Via.
+    fn may_send(&self, message: &Message) -> bool {
+        match self.source.remote.peer() {
+            Some(peer) if message.is_request() => message.top_via().is_ok_and(|via| names_peer(&via, &peer)),
+            _ => true,
         }
     }
 
@@ -300,6 +324,16 @@ impl Connection {
     fn next_ping(&self) -> Option<Instant> {
         self.limits.keep_alive.filter(|_| self.dialled).map(|every| Instant::now() + every)
     }
+}
+
+/// Why the connection ends, and what a request is answered before.
+fn unreadable(error: &FrameError) -> End {
+    let (reason, status, phrase) = match error {
+        FrameError::Malformed { .. } => (DropReason::Malformed, 400, "Bad Request"),
+        FrameError::BodyTooLong { .. } => (DropReason::Oversized, 513, "Message Too Large"),
+    };
+    let head = error.head().filter(|head| head.is_request() && head.method() != Method::Ack);
+    End::Unreadable(reason, head.map(|head| respond(head, status, phrase, None).finish()))
 }
 
 /// What reading and writing tell each other.

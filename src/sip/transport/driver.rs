@@ -1,9 +1,8 @@
 //! The sockets of SIP: binds them, accepts, dials, and finds for each message the connection that carries it.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,9 +25,12 @@ use super::{
     connection::{Connection, Line, Outgoing, Queue, QueueError},
     counters::{Counters, DropReason, count},
     overlay::{BoxedStream, OverlayDialer},
+    table::{Key, Table, group},
     tls::{self, Tls},
     udp::{self, UdpPort, UdpReader},
+    via::over_tcp,
 };
+use crate::{name::PeerId, sip::Message};
 
 /// Names what was given to [`Transports::send`], so that its sender knows what failed.
 pub type Token = u64;
@@ -46,7 +48,7 @@ pub enum Event {
     /// A message came.
     Message {
         /// The message.
-        message: Bytes,
+        message: Message,
         /// Where it came from.
         source: Source,
     },
@@ -188,7 +190,7 @@ impl Transports {
     /// [`SendError`], if it is already known that the message cannot be sent; then no event follows.
     pub fn send(&self, hop: &Hop, bytes: Bytes, token: Token) -> Result<(), SendError> {
         if hop.protocol == Protocol::Udp {
-            return self.core.shared.datagram(hop, &bytes);
+            return self.core.send_datagram(hop, bytes, token);
         }
         self.core.queue(hop, Outgoing { bytes, token, datagram: None })
     }
@@ -217,13 +219,20 @@ impl Shared {
 }
 
 impl Core {
+    fn send_datagram(&self, hop: &Hop, bytes: Bytes, token: Token) -> Result<(), SendError> {
+        // A response's length is the business of whoever asked.
+        if bytes.len() > self.shared.limits.datagram
+            && let Ok(message) = Message::parse(bytes.clone())
+            && let Some((over, changed)) = over_tcp(&message, hop, self.shared.limits.datagram)
+        {
+            return self.queue(&over, Outgoing { bytes: changed, token, datagram: Some(bytes) });
+        }
+        self.shared.datagram(hop, &bytes)
+    }
+
     fn queue(&self, hop: &Hop, mut message: Outgoing) -> Result<(), SendError> {
         let shared = &self.shared;
         let boxed = || Box::new(hop.clone());
-        let limit = if hop.protocol == Protocol::Overlay { usize::MAX } else { shared.limits.message };
-        if message.bytes.len() > limit {
-            return Err(SendError::TooLong { hop: boxed(), octets: message.bytes.len() });
-        }
         let mut table = lock(&shared.table);
         if let Some(flow) = table.find(hop) {
             match table.push(flow, message) {
@@ -243,7 +252,7 @@ impl Core {
             shared.counters.lose(DropReason::NoWayBack);
             return Err(SendError::NoSocket { hop: boxed() });
         }
-        if table.lines.len() >= shared.limits.connections {
+        if table.len() >= shared.limits.connections {
             shared.counters.lose(DropReason::Crowded);
             return Err(SendError::Crowded { hop: boxed() });
         }
@@ -337,8 +346,8 @@ impl Core {
         let limits = &self.shared.limits;
         let group = source.remote.ip().map(group);
         let mut table = lock(&self.shared.table);
-        let of_group = group.and_then(|group| table.accepted.get(&group).copied()).unwrap_or_default();
-        if table.lines.len() >= limits.connections || of_group >= limits.connections_per_source {
+        let of_group = group.map(|group| table.accepted_from(&group)).unwrap_or_default();
+        if table.len() >= limits.connections || of_group >= limits.connections_per_source {
             self.shared.counters.lose(DropReason::Crowded);
             return None;
         }
@@ -370,7 +379,7 @@ impl Core {
         self.run(stream, source, queue, false).await;
     }
 
-    async fn accept_streams(self, mut incoming: mpsc::Receiver<(crate::name::PeerId, BoxedStream)>) {
+    async fn accept_streams(self, mut incoming: mpsc::Receiver<(PeerId, BoxedStream)>) {
         let mut stop = self.stop.clone();
         loop {
             let accepted = tokio::select! {
@@ -394,7 +403,11 @@ impl Core {
                 _ = stop.changed() => return,
             }
             for _ in 0..UDP_TURN {
-                let Some((message, source)) = reader.try_recv() else { break };
+                let Some((octets, source)) = reader.try_recv() else { break };
+                let Ok(message) = Message::parse(octets) else {
+                    self.shared.counters.lose(DropReason::Malformed);
+                    continue;
+                };
                 if self.events.send(Event::Message { message, source }).await.is_err() {
                     return;
                 }
@@ -452,91 +465,6 @@ fn send_error(hop: &Hop, error: &io::Error) -> SendError {
     }
 }
 
-/// What a connection must agree in to carry a request: where it leads, and for which domain it was verified.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    protocol: Protocol,
-    remote: Remote,
-    name: Option<Arc<str>>,
-}
-
-impl Key {
-    fn of(hop: &Hop) -> Self {
-        // Only TLS knows names: any TCP connection to an address is as good as another.
-        let name = hop.name.as_ref().filter(|_| hop.protocol == Protocol::Tls);
-        Self { protocol: hop.protocol, remote: hop.remote, name: name.map(|name| name.to_ascii_lowercase().into()) }
-    }
-}
-
-/// The connections and streams there are, those being opened included.
-#[derive(Default)]
-struct Table {
-    lines: HashMap<FlowId, Entered>,
-    by_key: HashMap<Key, FlowId>,
-    /// How many were accepted from an address.
-    accepted: HashMap<IpAddr, usize>,
-}
-
-struct Entered {
-    line: Line,
-    key: Key,
-    group: Option<IpAddr>,
-}
-
-impl Table {
-    /// The connection for a hop: its flow while that is there, else any that leads to the same place.
-    fn find(&self, hop: &Hop) -> Option<FlowId> {
-        let same = |flow: &FlowId| self.lines.get(flow).is_some_and(|entered| entered.key.protocol == hop.protocol);
-        hop.flow.filter(same).or_else(|| self.by_key.get(&Key::of(hop)).copied())
-    }
-
-    fn push(&self, flow: FlowId, message: Outgoing) -> Result<(), QueueError> {
-        match self.lines.get(&flow) {
-            Some(entered) => entered.line.push(message),
-            None => Err(QueueError::Ended(message)),
-        }
-    }
-
-    fn add(&mut self, flow: FlowId, line: Line, key: Key, group: Option<IpAddr>) {
-        if let Some(group) = group {
-            *self.accepted.entry(group).or_default() += 1;
-        }
-        match self.by_key.entry(key.clone()) {
-            Entry::Vacant(free) => _ = free.insert(flow),
-            // The first one serves, unless it has ended.
-            Entry::Occupied(mut taken) => {
-                if !self.lines.contains_key(taken.get()) {
-                    taken.insert(flow);
-                }
-            }
-        }
-        self.lines.insert(flow, Entered { line, key, group });
-    }
-
-    fn forget(&mut self, flow: FlowId) {
-        let Some(Entered { key, group, .. }) = self.lines.remove(&flow) else { return };
-        if let Entry::Occupied(entry) = self.by_key.entry(key)
-            && *entry.get() == flow
-        {
-            entry.remove();
-        }
-        if let Some(Entry::Occupied(mut count)) = group.map(|group| self.accepted.entry(group)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
-/// Whoever counts as one source: an IPv4 address, or an IPv6 network of the size that one customer has.
-fn group(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-    }
-}
-
 /// Whether the same port is to be bound for IPv4 too, so that the IPv6 socket must leave it alone.
 fn has_ipv4_sibling(listen: &[(Protocol, SocketAddr)], protocol: Protocol, address: SocketAddr) -> bool {
     let stream = |protocol| protocol != Protocol::Udp;
@@ -562,3 +490,6 @@ fn listener(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,63 +1,78 @@
-//! Messages from a stream of octets (RFC 3261 §18.3): stands in for the message layer's own reader.
+//! Stands in for `sip::framing` until it lands.
+use bytes::{Buf, BytesMut};
 
-use bytes::{Buf, Bytes, BytesMut};
+use crate::sip::{Message, ParseError};
 
-/// What a stream carries.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    Message(Bytes),
+    Message(Message),
     Ping,
     Pong,
 }
 
-/// Why a stream cannot be read on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FrameError {
-    Malformed,
-    Oversized,
+    Malformed { error: ParseError, head: Option<Box<Message>> },
+    BodyTooLong { length: usize, limit: usize, head: Box<Message> },
+}
+
+impl FrameError {
+    pub(super) fn head(&self) -> Option<&Message> {
+        match self {
+            Self::Malformed { head, .. } => head.as_deref(),
+            Self::BodyTooLong { head, .. } => Some(head),
+        }
+    }
 }
 
 pub(super) struct Framer {
     buffer: BytesMut,
-    limit: usize,
+    max_body: usize,
+    after: bool,
 }
 
 impl Framer {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { buffer: BytesMut::with_capacity(4096), limit }
+    pub(super) fn new(max_body: usize) -> Self {
+        Self { buffer: BytesMut::new(), max_body, after: false }
     }
 
-    pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
+    pub(super) fn push(&mut self, octets: &[u8]) {
+        self.buffer.extend_from_slice(octets);
     }
 
-    pub(super) fn is_partial(&self) -> bool {
+    pub(super) fn is_midway(&self) -> bool {
         !self.buffer.is_empty()
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        if self.buffer.starts_with(b"\r\n\r\n") {
-            self.buffer.advance(4);
-            return Ok(Some(Frame::Ping));
-        }
-        if self.buffer.starts_with(b"\r\n") && self.buffer.len() != 3 {
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        if self.buffer.starts_with(b"\r\n") {
             self.buffer.advance(2);
-            return Ok(Some(Frame::Pong));
+            self.after = !self.after;
+            return Ok(Some(if self.after { Frame::Pong } else { Frame::Ping }));
         }
+        let malformed = |error| FrameError::Malformed { error, head: None };
         let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") else {
-            return if self.buffer.len() > self.limit { Err(FrameError::Oversized) } else { Ok(None) };
+            let long = self.buffer.len() > crate::sip::MAX_HEAD;
+            return if long { Err(malformed(ParseError::HeadTooLong)) } else { Ok(None) };
         };
-        let head = self.buffer.get(..end).unwrap_or_default();
-        let length = head.split(|c| *c == b'\n').find_map(|line| {
-            let (name, value) = line.split_at(line.iter().position(|c| *c == b':')?);
-            let name = name.trim_ascii();
-            (name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"l"))
-                .then(|| std::str::from_utf8(value.get(1..)?.trim_ascii()).ok()?.parse::<usize>().ok())?
-        });
-        let total = length.and_then(|length| length.checked_add(end + 4)).ok_or(FrameError::Malformed)?;
-        if total > self.limit {
-            return Err(FrameError::Oversized);
+        let head = self.buffer.get(..end + 4).unwrap_or_default();
+        let head = Message::parse_head(bytes::Bytes::copy_from_slice(head)).map_err(malformed)?;
+        let length = match head.content_length() {
+            Ok(Some(length)) if length <= self.max_body => length,
+            Ok(Some(length)) => {
+                return Err(FrameError::BodyTooLong { length, limit: self.max_body, head: Box::new(head) });
+            }
+            _ => {
+                let error = ParseError::ContentLength("it is missing");
+                return Err(FrameError::Malformed { error, head: Some(Box::new(head)) });
+            }
+        };
+        let total = end + 4 + length;
+        if self.buffer.len() < total {
+            return Ok(None);
         }
-        Ok((self.buffer.len() >= total).then(|| Frame::Message(self.buffer.split_to(total).freeze())))
+        self.after = false;
+        let message = Message::parse(self.buffer.split_to(total).freeze()).map_err(malformed)?;
+        Ok(Some(Frame::Message(message)))
     }
 }

@@ -31,8 +31,10 @@ mod counters;
 mod driver;
 mod frames;
 pub mod overlay;
+mod table;
 mod tls;
 mod udp;
+mod via;
 
 use std::{
     fmt,
@@ -48,6 +50,7 @@ pub use self::{
     overlay::{BoxedStream, OverlayDialer, OverlayPort},
     tls::TlsFiles,
     udp::{UdpPort, UdpReader},
+    via::{MAX_DATAGRAM, names_peer, over_tcp, response_target},
 };
 use crate::name::PeerId;
 
@@ -179,7 +182,7 @@ impl fmt::Display for FlowId {
 
 /// Where a message is to go next.
 ///
-/// A response's hop is made by `response_target` from the topmost Via and the request's [`Source`]: it prefers the
+/// A response's hop is made by [`response_target`] from the topmost Via and the request's [`Source`]: it prefers the
 /// flow on which the request came, and has an address for when that is gone (RFC 3261 §18.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hop {
@@ -269,7 +272,7 @@ impl Source {
     }
 
     /// The way back as it came: on the same flow, or else to the same address. Of a response only if the request's
-    /// Via has `rport`; `response_target` is right for all.
+    /// Via has `rport`; [`response_target`] is right for all.
     pub fn way_back(&self) -> Hop {
         Hop {
             protocol: self.protocol,
