@@ -27,7 +27,9 @@ mod settings;
 mod tool;
 mod trace;
 
+pub mod answer;
 pub mod enroll;
+pub mod invite;
 pub mod join;
 pub mod lab;
 pub mod lookup;
@@ -39,4 +41,4 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 6] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];
+pub const TOOLS: [&Tool; 8] = [&answer::TOOL, &enroll::TOOL, &invite::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];

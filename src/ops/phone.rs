@@ -235,15 +235,14 @@ impl Phone {
         }
     }
 
-    fn received(&mut self, bytes: Bytes, mut source: Source) {
+    fn received(&mut self, mut message: Message, mut source: Source) {
         let local = self.local(&source.way_back());
         let (protocol, remote) = (source.protocol, source.remote);
         let now = Instant::now();
-        self.tape.add(Captured { at: now, protocol, from: remote, to: local, sent: false, bytes: bytes.clone() });
+        self.tape.add(Captured { at: now, protocol, from: remote, to: local, sent: false, bytes: message.bytes().clone() });
         if let (Remote::Socket(own), true) = (local, source.local.ip().is_unspecified()) {
             source.local = SocketAddr::new(own.ip(), source.local.port());
         }
-        let Ok(mut message) = Message::parse(bytes) else { return };
         if let (true, Remote::Socket(from)) = (message.is_request(), source.remote) {
             let mut edit = Edit::new(&message);
             edit.stamp_via(from);

@@ -258,6 +258,11 @@ pub(super) fn span(milliseconds: u64) -> String {
     words.join(" ")
 }
 
+/// A time as measured: `12.3 ms`.
+pub(super) fn milliseconds(milliseconds: f64) -> String {
+    format!("{milliseconds:.1} ms")
+}
+
 /// A long identifier, as much of it as people compare: its first characters and `…`.
 pub(super) fn shortened(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
