@@ -144,12 +144,16 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 /// What the arguments ask for, checked.
 fn request(args: &Args, settings: &Settings, env: &Env) -> Result<AnswerRequest, Failure> {
     if !matches!(args.status, 200 | 300..=699) {
-        return Err(Failure::usage(format!("--status: {} is no final response; write 200, or 300 to 699", args.status)));
+        return Err(Failure::usage(format!(
+            "--status: {} is no final response; write 200, or 300 to 699",
+            args.status
+        )));
     }
     let seconds = |name: &str, text: &Option<String>| {
         text.as_deref().map(|text| settings::option(name, text, check::seconds)).transpose()
     };
-    let listen = args.listen.as_deref().map(|text| settings::option("--listen", text, check::sip_address)).transpose()?;
+    let listen =
+        args.listen.as_deref().map(|text| settings::option("--listen", text, check::sip_address)).transpose()?;
     let user = match (&args.aor, listen) {
         // Whoever listens for everybody is not bound to whom the environment names.
         (None, Some(_)) => None,

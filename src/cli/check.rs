@@ -56,9 +56,9 @@ pub(super) fn sip_address(text: &str) -> Result<SocketAddr, String> {
 
 /// A next hop of SIP as a URI: it is one, or HOST, or HOST:PORT.
 pub(super) fn sip_hop(text: &str) -> Result<String, String> {
-    let is_uri = ["sip:", "sips:"].iter().any(|scheme| {
-        text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    });
+    let is_uri = ["sip:", "sips:"]
+        .iter()
+        .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
     // A bare IPv6 address needs its brackets.
     let bare = text.parse::<Ipv6Addr>().is_ok();
     let uri = match (is_uri, bare) {

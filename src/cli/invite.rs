@@ -51,10 +51,13 @@ pub const TOOL: Tool = Tool {
         (5, "local failure"),
     ],
     examples: &[
-        Example { line: "p2p-invite sip:bob@p2psip.org --ladder", does: "P2PSIP_AOR calls Bob, both in the overlay" },
+        Example { line: "p2p-invite sip:bob@p2psip.org --ladder", does: "both in the overlay" },
         Example { line: "p2p-invite sip:bob@example.com --pcap call.pcap", does: "out through a proxy peer" },
-        Example { line: "p2p-invite --as public --proxy 192.0.2.1 sip:bob@example.com", does: "as an ordinary phone" },
-        Example { line: "p2p-invite --count 10 --interval 0.5 --json sip:bob@p2psip.org", does: "a line of JSON a call" },
+        Example { line: "p2p-invite --as public --proxy 192.0.2.1 sip:bob@example.com", does: "an ordinary phone" },
+        Example {
+            line: "p2p-invite --count 10 --interval 0.5 --json sip:bob@p2psip.org",
+            does: "a line of JSON a call",
+        },
     ],
     bare: Args::command,
 };
@@ -71,8 +74,8 @@ struct Args {
     #[arg(long, value_name = "AOR")]
     from: Option<String>,
 
-    /// Where the caller is: in the overlay, or in the public SIP network [default: as the caller's name says]
-    #[arg(long = "as", value_name = "WHERE", value_enum)]
+    /// Where the caller is: overlay, or public [default: as the caller's name says]
+    #[arg(long = "as", value_name = "WHERE", value_enum, hide_possible_values = true)]
     world: Option<WorldArg>,
 
     /// Send calls there first, HOST[:PORT] or a SIP URI such as 'sip:192.0.2.1;transport=tcp'
@@ -142,9 +145,9 @@ impl CaptureArgs {
 /// `--as`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum WorldArg {
-    /// In the overlay
+    /// In the overlay.
     Overlay,
-    /// In the public SIP network
+    /// In the public SIP network.
     Public,
 }
 
@@ -441,11 +444,8 @@ mod tests {
 
     #[test]
     fn what_went_wrong_is_a_line_on_standard_error() {
-        let busy = CallOutcome {
-            code: Some(486),
-            reason: Some("Busy\x1b[2J".to_owned()),
-            ..outcome(CallStatus::Rejected)
-        };
+        let busy =
+            CallOutcome { code: Some(486), reason: Some("Busy\x1b[2J".to_owned()), ..outcome(CallStatus::Rejected) };
         let (out, err) = shown(&CommonArgs::default(), &busy);
         assert_eq!((out.as_str(), err.as_str()), ("", "p2p-invite: sip:bob@example.com: 486 Busy\\u{1b}[2J\n"));
         let silent = CallOutcome { reason: Some("no response".to_owned()), ..outcome(CallStatus::Unreachable) };

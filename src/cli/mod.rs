@@ -41,4 +41,13 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 8] = [&answer::TOOL, &enroll::TOOL, &invite::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];
+pub const TOOLS: [&Tool; 8] = [
+    &answer::TOOL,
+    &enroll::TOOL,
+    &invite::TOOL,
+    &join::TOOL,
+    &lab::TOOL,
+    &lookup::TOOL,
+    &register::TOOL,
+    &shell::TOOL,
+];

@@ -151,6 +151,11 @@ fn free_port(ip: IpAddr) -> u16 {
     (0..PORTS).find_map(|_| candidate()).unwrap_or(0)
 }
 
+/// What the callee is called in its own ladder.
+fn name_of(uri: &str) -> String {
+    SipUri::parse(uri).ok().and_then(|uri| uri.user).unwrap_or("callee").to_owned()
+}
+
 fn listening(phone: &Phone, stay: Option<&inside::Stay>, request: &AnswerRequest) -> ListeningOutcome {
     let addresses = match stay {
         Some(stay) => stay.network.myself().addresses,
@@ -168,7 +173,6 @@ async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     tokio::pin!(shutdown);
-    let own_name = request.user.as_deref().and_then(|user| SipUri::parse(user).ok()?.user).unwrap_or("callee").to_owned();
     let mut running: BTreeMap<CallId, Tracker> = BTreeMap::new();
     let (mut taken, mut over, mut ending) = (0_u64, 0_u64, false);
     let mut refresh = Instant::now() + Presence::refresh_after();
@@ -191,9 +195,11 @@ async fn serve(
                 if let Some(progress) = tracker.event(&event, failure, now) {
                     report(AnswerReport::Progress(progress));
                 }
-                if let (true, Some(tracker)) = (event.is_last(), running.remove(&id)) {
+                if event.is_last()
+                    && let Some(tracker) = running.remove(&id)
+                {
                     over += 1;
-                    let flow = request.capture.flow.then(|| phone.flow(tracker.call_id(), &own_name));
+                    let flow = request.capture.flow.then(|| phone.flow(tracker.call_id(), &name_of(tracker.uri())));
                     report(AnswerReport::Call(Box::new(tracker.finish(flow, now))));
                 }
             }

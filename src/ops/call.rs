@@ -103,7 +103,14 @@ pub(super) struct Tracker {
 
 impl Tracker {
     /// The call with this number in the run begins.
-    pub(super) fn new(number: u64, direction: &'static str, uri: &str, from: &str, call_id: &str, now: Instant) -> Self {
+    pub(super) fn new(
+        number: u64,
+        direction: &'static str,
+        uri: &str,
+        from: &str,
+        call_id: &str,
+        now: Instant,
+    ) -> Self {
         let outcome = CallOutcome {
             status: CallStatus::Unreachable,
             direction,
@@ -128,6 +135,11 @@ impl Tracker {
     /// The Call-ID.
     pub(super) fn call_id(&self) -> &str {
         &self.outcome.call_id
+    }
+
+    /// Whom it is for.
+    pub(super) fn uri(&self) -> &str {
+        &self.outcome.uri
     }
 
     /// Takes an event in. `failure` is what stopped the call where SIP does not say.

@@ -10,7 +10,7 @@ use super::{
     outcome::{LookupOutcome, LookupStatus, RecordView},
 };
 use crate::{
-    dns::locate::{Host, Locator, Query, Target, Transport, Verdict},
+    dns::locate::{Host, Locator, Query, Target, Transport, Verdict, Via},
     kind::Kind,
     name::{Aor, OverlayId, PeerId, ResourceName, Service, ServiceUri},
     sip::{
@@ -78,9 +78,9 @@ impl Finder {
     async fn inside(&self, inside: &Inside, uri: &SipUri<'_>) -> Result<Vec<Found>, NotFound> {
         let name = match uri.user {
             None => ResourceName::Service(ServiceUri::new(Service::Proxy, inside.overlay.clone())),
-            Some(_) => ResourceName::User(
-                Aor::parse(uri.as_str()).map_err(|error| not_found(Kind::Usage, error.to_string()))?,
-            ),
+            Some(_) => {
+                ResourceName::User(Aor::parse(uri.as_str()).map_err(|error| not_found(Kind::Usage, error.to_string()))?)
+            }
         };
         let outcome = inside.lookups.lock().await.lookup(&name).await.map_err(|error| failed(&error))?;
         check(&outcome)?;
@@ -103,7 +103,8 @@ impl Finder {
                             None => {
                                 let Ok(uri) = SipUri::parse(&contact.uri) else { continue };
                                 let ways = self.outside(&uri).await.unwrap_or_default();
-                                let ways = ways.into_iter().map(|way| Found { how: format!("{how}, {}", way.how), ..way });
+                                let ways =
+                                    ways.into_iter().map(|way| Found { how: format!("{how}, {}", way.how), ..way });
                                 found.extend(ways.map(|way| (contact.q, way)));
                             }
                         }
@@ -154,11 +155,11 @@ impl Finder {
             };
             return Err(not_found(kind, why));
         }
-        Ok(located.targets.iter().map(found).collect())
+        Ok(located.targets.iter().map(|target| found(target, uri)).collect())
     }
 }
 
-fn found(target: &Target) -> Found {
+fn found(target: &Target, uri: &SipUri<'_>) -> Found {
     let protocol = match target.transport {
         Transport::Udp => Protocol::Udp,
         Transport::Tcp => Protocol::Tcp,
@@ -168,7 +169,9 @@ fn found(target: &Target) -> Found {
     if protocol == Protocol::Tls {
         hop = hop.named(target.name.as_str());
     }
-    Found { hop, name: target.name.clone(), how: target.via.to_string() }
+    // At an address there is the user; at a domain, a server of it.
+    let name = uri.user.filter(|_| target.via == Via::Literal).unwrap_or(&target.name).to_owned();
+    Found { hop, name, how: target.via.to_string() }
 }
 
 fn proxy(record: &RecordView, own: PeerId) -> Option<Found> {

@@ -101,8 +101,11 @@ pub(super) fn view(
                     (true, None) => "the dialog".to_owned(),
                     (false, _) => "it came from there".to_owned(),
                 };
-                let (from, to) =
-                    if captured.sent { (own_name.to_owned(), name.clone()) } else { (name.clone(), own_name.to_owned()) };
+                let (from, to) = if captured.sent {
+                    (own_name.to_owned(), name.clone())
+                } else {
+                    (name.clone(), own_name.to_owned())
+                };
                 let transport = captured.protocol.to_string();
                 flow.hops.push(HopView { from, to, transport, address: remote.to_string(), found });
             }
@@ -133,9 +136,9 @@ fn what(message: &Message) -> String {
 }
 
 fn is_sdp(message: &Message) -> bool {
-    message.header(crate::sip::header::Name::ContentType).is_some_and(|value| {
-        value.get(..15).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/sdp"))
-    })
+    message
+        .header(crate::sip::header::Name::ContentType)
+        .is_some_and(|value| value.get(..15).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/sdp")))
 }
 
 /// What to call a party of which nothing is known but a message: the user part of its side.

@@ -219,7 +219,9 @@ async fn place(
                     report(InviteReport::Progress(progress));
                 }
                 linger |= matches!(event, Event::Ended { by: Side::Them, .. });
-                if let (true, Some(tracker)) = (event.is_last(), running.remove(&id)) {
+                if event.is_last()
+                    && let Some(tracker) = running.remove(&id)
+                {
                     let flow = request.capture.flow.then(|| phone.flow(tracker.call_id(), &own_name));
                     report(InviteReport::Call(Box::new(tracker.finish(flow, now))));
                 }

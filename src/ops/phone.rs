@@ -239,7 +239,14 @@ impl Phone {
         let local = self.local(&source.way_back());
         let (protocol, remote) = (source.protocol, source.remote);
         let now = Instant::now();
-        self.tape.add(Captured { at: now, protocol, from: remote, to: local, sent: false, bytes: message.bytes().clone() });
+        self.tape.add(Captured {
+            at: now,
+            protocol,
+            from: remote,
+            to: local,
+            sent: false,
+            bytes: message.bytes().clone(),
+        });
         if let (Remote::Socket(own), true) = (local, source.local.ip().is_unspecified()) {
             source.local = SocketAddr::new(own.ip(), source.local.port());
         }

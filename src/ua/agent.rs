@@ -211,7 +211,7 @@ impl Agent {
     /// Ends a call as it can be ended now: CANCEL, BYE or a refusal.
     pub fn hang_up(&mut self, id: CallId, now: Instant) {
         self.with(id, now, |leg, _, out| match leg {
-            Leg::Caller(call) => call.hang_up(out),
+            Leg::Caller(call) => call.hang_up(now, out),
             Leg::Callee(answer) => answer.hang_up(out),
         });
         self.turn(now);

@@ -164,11 +164,11 @@ impl<'io, 'streams> Output<'io, 'streams> {
         self.write(&text)
     }
 
-    /// Draws a call flow.
+    /// Draws a call flow, and lists its hops.
     pub(super) fn ladder(&mut self, flow: &FlowView, strokes: Strokes) -> Result<(), Stop> {
         let text = ladder::draw(flow, self.out, self.io.width, strokes);
-        self.write(&text)?;
-        if flow.hops.is_empty() { Ok(()) } else { self.table(&ladder::hops(flow)) }
+        self.write(&format!("\n{text}\n"))?;
+        self.table(&ladder::hops(flow))
     }
 
     /// Prints an outcome as JSON.
