@@ -11,8 +11,9 @@ use crate::support::assert_snapshot;
 
 type Run = fn(Vec<OsString>, &Env, &mut Io<'_>) -> u8;
 
-const TOOLS: [(&str, Run); 8] = [
+const TOOLS: [(&str, Run); 9] = [
     ("p2p-answer", cli::answer::run),
+    ("p2p-discover", cli::discover::run),
     ("p2p-enroll", cli::enroll::run),
     ("p2p-invite", cli::invite::run),
     ("p2p-join", cli::join::run),

@@ -8,7 +8,7 @@ use p2psip::{
     clock::UnixMs,
     identity::{Authority, Certificate, CertificateRequest, SecretKey},
     member::Member,
-    name::{OverlayId, ResourceName},
+    name::{OverlayId, ResourceName, ServiceNode, TreeNode},
     record::{Body, Contact, Payload, ServiceOffer},
 };
 
@@ -67,8 +67,14 @@ fn forgeries(world: &TestWorld, victim: &User, mallory: &User) -> Vec<(&'static 
     let mut contacts = vec![full; 7];
     contacts.push(Contact::Sip { uri, q: 1 });
     let large = Payload { body: Body::User { contacts }, ..genuine.clone() };
-    let offer =
-        ServiceOffer { peer: victim.key.peer_id(), addresses: vec![], endpoints: vec![], serving: true, load: 0 };
+    let offer = ServiceOffer {
+        peer: victim.key.peer_id(),
+        addresses: vec![],
+        endpoints: vec![],
+        serving: true,
+        load: 0,
+        depth: 0,
+    };
     let service = Payload { body: Body::Service(offer), ..genuine.clone() };
     let empty = Payload { body: Body::User { contacts: vec![] }, ..genuine.clone() };
     vec![
@@ -126,13 +132,22 @@ fn a_forged_record_of_a_service_is_stored_by_no_member() {
     let world = TestWorld::shared();
     let (authority, mallory) = (world.world.authority().unwrap(), world.user("mallory"));
     let (client, members, now) = (world.client(), world.world.members().len(), UnixMs::now());
-    let [proxy, turn] = &names(&["sip:p2psip.org", "turn:p2psip.org"])[..] else { unreachable!() };
+    let [proxy, turn] = &names(&["sip:p2psip.org#0/0", "turn:p2psip.org#0/0"])[..] else { unreachable!() };
     let offer = |name: &ResourceName, peer| {
-        let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving: true, load: 0 };
+        let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving: true, load: 0, depth: 0 };
         Payload { name: name.clone(), sequence: now.0, expires: now.after(LIFETIME), body: Body::Service(offer) }
     };
     let key = SecretKey::generate().unwrap();
-    let provider = issued(authority, &key, std::slice::from_ref(turn), now);
+    let turn_uri = ResourceName::from(turn.service().unwrap().clone());
+    let provider = issued(authority, &key, std::slice::from_ref(&turn_uri), now);
+    let node = |level, of: &SecretKey| {
+        let node = TreeNode::containing(level, &of.peer_id().position());
+        ResourceName::from(ServiceNode::new(turn.service().unwrap().clone(), node))
+    };
+    let elsewhere = node(
+        1,
+        &(0..).map(|nth| SecretKey::from_seed(&[nth; 32])).find(|other| node(1, other) != node(1, &key)).unwrap(),
+    );
     let forgeries = [
         ("a user's certificate", "not-named", {
             signed_with(&offer(proxy, mallory.key.peer_id()), &mallory.key, mallory.certificate.as_ref())
@@ -141,12 +156,20 @@ fn a_forged_record_of_a_service_is_stored_by_no_member() {
             signed_with(&offer(proxy, key.peer_id()), &key, Some(&provider))
         }),
         ("another CA's certificate", "unknown-authority", {
-            let certificate = issued(&other_authority(), &key, std::slice::from_ref(turn), now);
+            let certificate = issued(&other_authority(), &key, std::slice::from_ref(&turn_uri), now);
             signed_with(&offer(turn, key.peer_id()), &key, Some(&certificate))
         }),
         ("another peer's service", "malformed", {
             signed_with(&offer(turn, world.world.members()[5].peer()), &key, Some(&provider))
         }),
+        ("a tree node that it does not belong to", "outside-range", {
+            signed_with(&offer(&elsewhere, key.peer_id()), &key, Some(&provider))
+        }),
+        ("a tombstone in such a tree node", "outside-range", {
+            let tombstone = Payload { body: Body::Removed, ..offer(&elsewhere, key.peer_id()) };
+            signed_with(&tombstone, &key, Some(&provider))
+        }),
+        ("no tree node", "malformed", signed_with(&offer(&turn_uri, key.peer_id()), &key, Some(&provider))),
         ("no certificate", "no-credentials", signed_with(&offer(proxy, key.peer_id()), &key, None)),
         ("a tombstone of a stranger's", "no-credentials", {
             let tombstone = Payload { body: Body::Removed, ..offer(proxy, key.peer_id()) };

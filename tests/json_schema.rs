@@ -5,11 +5,12 @@
 use p2psip::{
     client::{Event, HeldRecord, Reach, ReachView, StatusReply},
     clock::UnixMs,
-    name::{InstanceId, OverlayId, PeerId, ResourceName},
+    name::{InstanceId, OverlayId, PeerId, ResourceName, Service},
     ops::outcome::{
-        BucketView, ContactView, DifferenceStatus, DifferenceView, EventOutcome, HeldOutcome, HeldRecordView, HeldView,
-        JoinOutcome, LookupOutcome, LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, RecordView,
-        RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, StatusOutcome, TableOutcome, TraceView, Via,
+        BucketView, ContactView, DifferenceStatus, DifferenceView, DiscoverOutcome, DiscoverStatus, EventOutcome,
+        HeldOutcome, HeldRecordView, HeldView, JoinOutcome, LookupOutcome, LookupStatus, OfferView, PeerView,
+        PeersOutcome, PingOutcome, ProviderView, RecordView, RegisterOutcome, RegisterStatus, RejectedView,
+        RequestStatus, ServiceView, StatusOutcome, TableOutcome, TraceView, Via,
     },
     ops::{
         answer::ListeningOutcome,
@@ -107,6 +108,41 @@ fn rejected() -> RejectedView {
         reason: "certificate 4f2a is revoked".to_owned(),
         untrusted: true,
     }
+}
+
+#[test]
+fn discover() {
+    let provider = |certificate: Option<&str>| ProviderView {
+        peer: peer(2),
+        addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()],
+        endpoints: vec!["udp:192.0.2.8:3478".to_owned()],
+        serving: true,
+        load: 0.5,
+        expires_at_ms: UnixMs(1_767_229_200_000),
+        expires_in_ms: 120_000,
+        certificate: certificate.map(str::to_owned),
+    };
+    let found = DiscoverOutcome {
+        status: DiscoverStatus::Found,
+        overlay: OverlayId::parse("p2psip.org").unwrap(),
+        via: Via::Socket,
+        wanted: None,
+        found: 2,
+        complete: true,
+        services: vec![ServiceView {
+            service: Service::Turn,
+            uri: "turn:p2psip.org".to_owned(),
+            complete: true,
+            providers: vec![provider(Some("0a1b")), provider(None)],
+        }],
+        rejected: vec![rejected()],
+        tree_nodes: 3,
+        requests: 20,
+        silent: 0,
+        elapsed_ms: 12.5,
+    };
+    let fewer = DiscoverOutcome { status: DiscoverStatus::Fewer, wanted: Some(3), ..found.clone() };
+    assert_shape("discover", &[found, fewer]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod overlay;
 mod process;
 mod protocol;
 mod readme;
+mod services;
 mod shell;
 mod support;
 mod tools;

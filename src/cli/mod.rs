@@ -28,6 +28,7 @@ mod tool;
 mod trace;
 
 pub mod answer;
+pub mod discover;
 pub mod enroll;
 pub mod invite;
 pub mod join;
@@ -41,8 +42,9 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 8] = [
+pub const TOOLS: [&Tool; 9] = [
     &answer::TOOL,
+    &discover::TOOL,
     &enroll::TOOL,
     &invite::TOOL,
     &join::TOOL,

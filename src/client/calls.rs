@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 use super::Call;
 use crate::{
     clock::UnixMs,
-    name::{InstanceId, OverlayId, PeerId, Position, ResourceName},
+    name::{InstanceId, OverlayId, PeerId, Position, ResourceName, Service},
     record::Refusal,
 };
 
@@ -177,6 +177,33 @@ pub struct Rejected {
     pub peer: PeerId,
     /// Why it is not believed.
     pub reason: Refusal,
+}
+
+/// Asks a member to find providers of a service of its overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// The service.
+    pub service: Service,
+    /// How many providers are wanted; 0 for as many as there are. A reply never has more than 1,000.
+    pub wanted: u32,
+    /// How long the member may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How old an answer may be that the member remembers, in milliseconds; 0 has it look anew.
+    pub max_age_ms: u64,
+}
+call!(Services, "services", ServicesReply);
+
+/// The answer to [`Services`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicesReply {
+    /// As of a lookup: the newest verified record of each provider, in the order in which to try them.
+    pub found: LookupReply,
+    /// Whether these are all providers that there are.
+    pub complete: bool,
+    /// How many nodes of the service's tree were read.
+    pub nodes: u32,
+    /// How old the answer is, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// Asks a member to store a record at the storers responsible and to keep it alive until it expires.

@@ -95,9 +95,14 @@ impl Certificate {
         &self.0.names
     }
 
-    /// Whether `name` is one of [`Certificate::names`].
+    /// Whether `name` is one of [`Certificate::names`], or a node of the tree of one that is a service.
     pub fn is_for(&self, name: &ResourceName) -> bool {
-        self.0.names.contains(name)
+        let is_it = |named: &ResourceName| match named {
+            ResourceName::User(_) => named == name,
+            ResourceName::Service(service) => name.service() == Some(service),
+            ResourceName::Node(_) => false,
+        };
+        self.0.names.iter().any(is_it)
     }
 
     /// The serial number, in lower-case hexadecimal.

@@ -39,6 +39,9 @@ impl KeyUse {
         if names.len() > MAX_NAMES {
             return Err(refused(format!("{} names are more than the {MAX_NAMES} of one certificate", names.len())));
         }
+        if let Some(node) = names.iter().find(|name| matches!(name, ResourceName::Node(_))) {
+            return Err(refused(format!("{node} is a part of a service; name the service")));
+        }
         let user = names.iter().find(|name| matches!(name, ResourceName::User(_)));
         let service = names.iter().find(|name| matches!(name, ResourceName::Service(_)));
         match (user, service) {

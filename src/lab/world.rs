@@ -8,16 +8,15 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    client::{PeerInfo, Put, PutReply},
+    client::PeerInfo,
     clock::UnixMs,
     dns::{self, DnsError, DnsServer, Zone},
     identity::{
         Authority, Certificate, CertificateRequest, Descriptor, Home, IdentityError, Limits, Policy, SecretKey,
     },
     kind::Kind,
-    member::{Member, MemberConfig, MemberError, Timing},
+    member::{Member, MemberConfig, MemberError, Offer, OfferError, OfferHandle, Timing},
     name::{Aor, NameError, OverlayId, ResourceName, Service, ServiceUri},
-    record::{Body, Payload, RecordError, ServiceOffer, seal},
 };
 
 /// Storers of a record unless told otherwise: few, so that even a small overlay has members without it.
@@ -26,8 +25,6 @@ const REPLICATION: u8 = 5;
 const BUCKET_SIZE: usize = 8;
 /// How long a certificate of the lab is valid.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
-/// How long a service record of the lab is valid.
-const SERVICE_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long the members may take to find each other.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Members through which a new one joins.
@@ -118,9 +115,9 @@ pub enum LabError {
     /// The DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
-    /// A service record.
+    /// A service.
     #[error(transparent)]
-    Record(#[from] RecordError),
+    Offer(#[from] OfferError),
     /// The members did not find each other.
     #[error("after {seconds} s {alone} members of the lab still know too few others")]
     Unsettled {
@@ -128,12 +125,6 @@ pub enum LabError {
         seconds: u64,
         /// How many members are too much alone.
         alone: usize,
-    },
-    /// A service record that nobody stored.
-    #[error("no member stored the record of {name}")]
-    NotStored {
-        /// The service.
-        name: String,
     },
 }
 
@@ -146,8 +137,8 @@ impl LabError {
             Self::Identity(error) => error.kind(),
             Self::Member(error) => error.kind(),
             Self::Dns(error) => error.kind(),
-            Self::Record(error) => error.kind(),
-            Self::Folder { .. } | Self::Unsettled { .. } | Self::NotStored { .. } => Kind::Local,
+            Self::Offer(error) => error.kind(),
+            Self::Folder { .. } | Self::Unsettled { .. } => Kind::Local,
         }
     }
 }
@@ -174,6 +165,7 @@ pub struct World {
     descriptor: Arc<Descriptor>,
     members: Vec<Member>,
     users: Vec<User>,
+    offers: Vec<OfferHandle>,
     dns: DnsServer,
 }
 
@@ -196,8 +188,17 @@ impl World {
         let zone = Zone::new(options.overlay.as_str())?;
         let dns = DnsServer::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), vec![zone]).await?;
         let members = Vec::with_capacity(options.members);
-        let mut world =
-            Self { options, folder, _temporary: temporary, authority, descriptor, members, users: vec![], dns };
+        let mut world = Self {
+            options,
+            folder,
+            _temporary: temporary,
+            authority,
+            descriptor,
+            members,
+            users: vec![],
+            offers: vec![],
+            dns,
+        };
         for (name, user) in USERS {
             world.add_user(name, user).await?;
             progress(world.members.len());
@@ -273,6 +274,11 @@ impl World {
         if index < self.members.len() {
             self.members.remove(index).kill();
         }
+    }
+
+    /// Takes a member out of the world, by its index in [`World::members`]; it runs on.
+    pub fn take_member(&mut self, index: usize) -> Option<Member> {
+        (index < self.members.len()).then(|| self.members.remove(index))
     }
 
     /// Ends everything in good order.
@@ -375,29 +381,22 @@ impl World {
     }
 
     /// Has two members offer each service. Their offers say that nothing is served: the roles come with SIP and TURN.
-    async fn offer_services(&self) -> Result<(), LabError> {
-        let mut providers = self.members.iter().skip(USERS.len());
-        for service in SERVICES.into_iter().flat_map(|service| [service; 2]) {
-            let Some(member) = providers.next() else { break };
-            let reply = self.offer(member, service).await?;
-            if reply.stored.is_empty() {
-                let name = ServiceUri::new(service, self.options.overlay.clone()).to_string();
-                return Err(LabError::NotStored { name });
-            }
-        }
+    async fn offer_services(&mut self) -> Result<(), LabError> {
+        let providers = self.members.iter().skip(USERS.len());
+        let services = SERVICES.into_iter().flat_map(|service| [service; 2]);
+        let offers = providers.zip(services).map(|(member, service)| self.offer(member, service, false));
+        self.offers = futures::future::try_join_all(offers).await?;
         Ok(())
     }
 
-    async fn offer(&self, member: &Member, service: Service) -> Result<PutReply, LabError> {
+    /// Has a member offer a service, with a certificate that permits it.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub async fn offer(&self, member: &Member, service: Service, serving: bool) -> Result<OfferHandle, LabError> {
         let name = ResourceName::from(ServiceUri::new(service, self.options.overlay.clone()));
         let certificate = self.enrol(member.key(), std::slice::from_ref(&name))?;
-        let now = UnixMs::now();
-        let PeerInfo { peer, addresses } = member.info();
-        let offer = ServiceOffer { peer, addresses, endpoints: vec![], serving: false, load: 0 };
-        let payload =
-            Payload { name, sequence: now.0, expires: now.after(SERVICE_LIFETIME), body: Body::Service(offer) };
-        let envelope = seal(&payload, member.key(), certificate.as_ref())?;
-        Ok(member.put(Put { envelope: envelope.into(), timeout_ms: 5000 }).await)
+        Ok(member.offer(Offer { service, endpoints: vec![], certificate, serving, load: 0 }).await?)
     }
 }
 

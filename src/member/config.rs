@@ -20,6 +20,8 @@ pub struct Timing {
     pub rejoin: Duration,
     /// Between two refreshes of the routing table.
     pub refresh: Duration,
+    /// Between two registrations of a service that is offered; its records hold three times as long.
+    pub offer: Duration,
     /// How long one request to a peer may take.
     pub request: Duration,
     /// How long joining may take.
@@ -34,6 +36,7 @@ impl Default for Timing {
             keep: Duration::from_secs(60),
             rejoin: Duration::from_secs(5),
             refresh: Duration::from_secs(60),
+            offer: Duration::from_secs(60),
             request: Duration::from_secs(2),
             join: Duration::from_secs(10),
         }

@@ -7,10 +7,12 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use serde_bytes::ByteBuf;
 
 use super::{
     MemberConfig, MemberError, handlers,
     keep::{Inserted, Kept, is_superseded},
+    services::Catalogue,
 };
 use crate::{
     client::{
@@ -21,7 +23,8 @@ use crate::{
     identity::{Descriptor, Home, RevocationList},
     name::{PeerId, Position, ResourceName},
     overlay::{
-        Answer, Caller, drive,
+        Answer, Caller,
+        drive::{self, TreeReader, Vicinity},
         lookup::{LookupConfig, LookupOutcome},
         persist::{Persist, PersistError, RecordKey, SetAside},
         placement::PlacementConfig,
@@ -99,6 +102,8 @@ pub(super) struct Core {
     home: Option<Home>,
     network: Network,
     handlers: RwLock<HashMap<String, Arc<dyn Handler>>>,
+    /// What has been found of services.
+    catalogue: Catalogue,
     request_timeout: Duration,
     started: UnixMs,
 }
@@ -135,6 +140,7 @@ impl Core {
             home: config.home.clone(),
             network,
             handlers: RwLock::default(),
+            catalogue: Catalogue::default(),
             request_timeout: config.timing.request,
             started: now,
         }
@@ -286,28 +292,39 @@ impl Core {
 
     /// Looks a name up in the overlay.
     pub(super) async fn lookup(&self, name: ResourceName, timeout: Duration) -> LookupOutcome {
+        if let ResourceName::Service(service) = &name {
+            return self.discover_all(service, timeout).await.into();
+        }
         let position = name.position();
-        let held = || self.envelopes(&position).iter().map(|envelope| envelope.to_vec().into()).collect();
-        let own = self.is_responsible(&position).then(held);
-        let seeds = self.seeds(&position);
+        let (seeds, own) = (self.seeds(&position), self.own(&position));
         drive::lookup(self.network(), name, seeds, own, self.lookup_config(timeout), self.trust.clone()).await
+    }
+
+    /// How this member reads the nodes of services' trees.
+    pub(super) fn tree_reader(&self, timeout: Duration) -> TreeReader<'_> {
+        let config = self.lookup_config(timeout);
+        TreeReader { network: self.network(), vicinity: self, config, trust: self.trust.clone() }
+    }
+
+    /// What is remembered of services.
+    pub(super) const fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// What this member believes.
+    pub(super) const fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// Its home, if it has one.
+    pub(super) const fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
     }
 
     fn lookup_config(&self, timeout: Duration) -> LookupConfig {
         let mut config = LookupConfig::for_overlay(self.descriptor.limits()).within(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
         config
-    }
-
-    fn seeds(&self, position: &Position) -> Vec<PeerInfo> {
-        let mut seeds = self.network.table().closest(position, SEEDS);
-        // Whoever makes up peers next to a name must not fill the seeds of every walk there.
-        for met in self.network.table().closest_met(position, SEEDS / 2) {
-            if !seeds.contains(&met) {
-                seeds.push(met);
-            }
-        }
-        seeds
     }
 
     /// Stores a client's record at those responsible, and keeps it alive here and at two of them.
@@ -526,8 +543,26 @@ impl Core {
     }
 }
 
+impl Vicinity for Core {
+    fn seeds(&self, position: &Position) -> Vec<PeerInfo> {
+        let mut seeds = self.network.table().closest(position, SEEDS);
+        // Whoever makes up peers next to a name must not fill the seeds of every walk there.
+        for met in self.network.table().closest_met(position, SEEDS / 2) {
+            if !seeds.contains(&met) {
+                seeds.push(met);
+            }
+        }
+        seeds
+    }
+
+    fn own(&self, position: &Position) -> Option<Vec<ByteBuf>> {
+        let held = || self.envelopes(position).iter().map(|envelope| envelope.to_vec().into()).collect();
+        self.is_responsible(position).then(held)
+    }
+}
+
 /// A lock. What it guards is whole even if a holder has panicked: it is changed by single calls only.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

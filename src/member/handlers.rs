@@ -6,10 +6,10 @@ use super::core::{Core, now};
 use crate::{
     client::{
         Call, Closest, ClosestReply, DescriptorReply, Digest, ErrorCode, ErrorReply, Fetch, FetchReply, GetDescriptor,
-        Held, Keep, Lookup, MAX_FRAME, Put, PutRevocations, RequestFrame, ResponseFrame, Status, Store,
+        Held, Keep, Lookup, MAX_FRAME, Put, PutRevocations, RequestFrame, ResponseFrame, Services, Status, Store,
     },
     clock::UnixMs,
-    overlay::{Answer, Caller},
+    overlay::{Answer, Caller, redir::Wanted},
 };
 
 /// The longest that a client may make a member work on one request.
@@ -54,6 +54,17 @@ pub(super) fn built_in(core: &Arc<Core>, caller: Caller, frame: &RequestFrame) -
         Lookup::SERVICE => with::<Lookup>(frame, |call| {
             let timeout = Duration::from_millis(call.timeout_ms).min(MAX_TIMEOUT);
             later::<Lookup, _>(core, move |core| async move { core.lookup(call.name, timeout).await.reply })
+        }),
+        Services::SERVICE => with::<Services>(frame, |call| {
+            let timeout = Duration::from_millis(call.timeout_ms).min(MAX_TIMEOUT);
+            let max_age = Duration::from_millis(call.max_age_ms);
+            let wanted = match usize::try_from(call.wanted).unwrap_or(usize::MAX) {
+                0 => Wanted::All,
+                count => Wanted::Some(count),
+            };
+            later::<Services, _>(core, move |core| async move {
+                core.services(call.service, wanted, max_age, timeout).await.into()
+            })
         }),
         Put::SERVICE => with::<Put>(frame, |mut call| {
             call.timeout_ms = call.timeout_ms.min(u64::try_from(MAX_TIMEOUT.as_millis()).unwrap_or(u64::MAX));

@@ -11,9 +11,15 @@ mod handlers;
 mod join;
 mod keep;
 pub mod metrics;
+mod offer;
+mod services;
 mod sync;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -23,13 +29,15 @@ pub use self::{
     core::{Handler, remembered},
     error::MemberError,
     metrics::{Metrics, MetricsError, MetricsServer},
+    offer::{Offer, OfferError, OfferHandle, OfferStatus},
+    services::{Services, USUAL_AGE},
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply, StatusReply},
     identity::SecretKey,
-    name::{PeerId, ResourceName},
+    name::{PeerId, ResourceName, Service},
     overlay::{
-        Answer, Caller, Overlay, OverlayError, Responder, lookup::LookupOutcome, persist::SetAside,
+        Answer, Caller, Overlay, OverlayError, Responder, lookup::LookupOutcome, persist::SetAside, redir::Wanted,
         socket::SocketServer, swarm::Network,
     },
 };
@@ -48,6 +56,9 @@ pub struct Member {
     set_aside: Vec<SetAside>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    /// What keeps the offers up.
+    offers: Mutex<Vec<JoinHandle<()>>>,
+    timing: Timing,
     swarm: JoinHandle<()>,
 }
 
@@ -73,6 +84,8 @@ impl Member {
             socket: None,
             stop,
             tasks: Vec::new(),
+            offers: Mutex::default(),
+            timing: config.timing,
             swarm,
         };
         if let Some(path) = &config.socket {
@@ -154,6 +167,26 @@ impl Member {
         self.core.lookup(name, timeout).await
     }
 
+    /// Offers a service to the overlay until the handle withdraws it or the member stops. Returns once it is listed.
+    ///
+    /// # Errors
+    /// [`OfferError`]: the member has no certificate for it, or no storer lists it.
+    pub async fn offer(&self, offer: Offer) -> Result<OfferHandle, OfferError> {
+        let Timing { offer: every, request, .. } = self.timing;
+        let publisher = offer::Publisher::new(self.core.clone(), self.key.clone(), offer, every, request * 2)?;
+        let (handle, upkeep) = publisher.begin(every, self.stop.subscribe()).await?;
+        let mut offers = core::lock(&self.offers);
+        offers.retain(|offer| !offer.is_finished());
+        offers.push(tokio::spawn(upkeep));
+        Ok(handle)
+    }
+
+    /// Finds providers of a service. What this member has found at most `max_age` ago will do: [`USUAL_AGE`] for a call
+    /// that needs a relay now, zero for whoever wants to know how things are.
+    pub async fn services(&self, service: Service, wanted: Wanted, max_age: Duration, timeout: Duration) -> Services {
+        self.core.services(service, wanted, max_age, timeout).await
+    }
+
     /// Stores a record at those responsible and keeps it alive.
     pub async fn put(&self, put: Put) -> PutReply {
         self.core.put(put).await
@@ -164,8 +197,9 @@ impl Member {
         // Nobody listens only if every task has ended already.
         let _ = self.stop.send(true);
         self.socket = None;
-        for task in std::mem::take(&mut self.tasks) {
-            let mut task = task;
+        // The offers first: they are withdrawn now, and the others do not mind to wait.
+        let offers = std::mem::take(&mut *core::lock(&self.offers));
+        for mut task in offers.into_iter().chain(std::mem::take(&mut self.tasks)) {
             if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_err() {
                 task.abort();
             }
@@ -196,7 +230,7 @@ impl Overlay for Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(core::lock(&self.offers).iter()) {
             task.abort();
         }
         self.swarm.abort();

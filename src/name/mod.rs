@@ -26,6 +26,7 @@ mod peer_id;
 mod position;
 mod resource;
 mod service;
+mod tree;
 
 pub use aor::Aor;
 pub use instance::InstanceId;
@@ -34,6 +35,7 @@ pub use peer_id::PeerId;
 pub use position::{Distance, Position};
 pub use resource::ResourceName;
 pub use service::{Service, ServiceUri};
+pub use tree::{BRANCHING, Interval, MAX_LEVEL, ServiceNode, TreeNode};
 
 use crate::kind::Kind;
 

@@ -36,6 +36,11 @@ impl Position {
         &self.0
     }
 
+    /// The first 64 bits.
+    pub fn leading(&self) -> u64 {
+        leading(&self.0)
+    }
+
     /// The position that has exactly the first `bit` bits in common with this one, and all that follow bit `bit`: a
     /// point in the part of the space that a routing table's bucket covers. Counted from 0; from 256 on, itself.
     #[must_use]
@@ -57,6 +62,11 @@ impl Position {
 }
 
 impl Distance {
+    /// The first 64 bits.
+    pub fn leading(&self) -> u64 {
+        leading(&self.0)
+    }
+
     /// The number of leading bits that the two positions have in common (256 for the same position).
     pub fn common_prefix(&self) -> u32 {
         let mut bits = 0;
@@ -68,6 +78,10 @@ impl Distance {
         }
         bits
     }
+}
+
+fn leading(octets: &[u8; 32]) -> u64 {
+    octets.iter().take(8).fold(0, |bits, octet| bits << 8 | u64::from(*octet))
 }
 
 impl fmt::Display for Position {

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{NameError, OverlayId, Position, overlay_id, text_serde};
+use super::{NameError, OverlayId, overlay_id, text_serde};
 
 /// A service that members offer to the overlay, each found under one well-known URI (draft §3.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,11 +81,6 @@ impl ServiceUri {
     /// The overlay that offers it.
     pub const fn overlay(&self) -> &OverlayId {
         &self.overlay
-    }
-
-    /// Where the service's records live: SHA-256 of the URI.
-    pub fn position(&self) -> Position {
-        Position::of_name(&self.to_string())
     }
 }
 

@@ -15,12 +15,13 @@ use crate::{
     identity::{Descriptor, Policy},
     name::{PeerId, ResourceName},
     overlay::{
-        drive,
+        drive::{self, TreeReader},
         lookup::LookupConfig,
+        redir::{Discovery, Wanted},
         socket::SocketClient,
         swarm::{AskError, Network},
     },
-    record::{Trust, VerifiedRecord, contested},
+    record::{Refusal, Trust, VerifiedRecord, contested},
 };
 
 /// A way into an overlay over which any number of names can be looked up.
@@ -123,7 +124,7 @@ impl Lookups {
         let mut records: Vec<VerifiedRecord> = Vec::new();
         let mut rejected = reply.rejected.clone();
         for envelope in &reply.envelopes {
-            let verified = self.trust.verify(envelope, Some(name), now);
+            let verified = verify(&self.trust, envelope, name, now);
             match verified.and_then(|record| self.trust.check_pin(&record).map(|()| record)) {
                 Ok(record) if record.is_tombstone() => {}
                 Ok(record) => records.push(record),
@@ -213,11 +214,32 @@ impl Lookups {
                     config = config.exhaustive();
                 }
                 let trust = self.trust.clone();
-                let walked = drive::lookup(network, name.clone(), entries.clone(), None, config, trust).await;
+                let walked = match name {
+                    ResourceName::Service(service) => {
+                        let reader = TreeReader { network, vicinity: entries, config, trust };
+                        reader.discover(service, Discovery::new(Wanted::All, None, 0, 0)).await.into()
+                    }
+                    name => drive::lookup(network, name.clone(), entries.clone(), None, config, trust).await,
+                };
                 let trace = self.traced.then(|| walked.trace.iter().map(view::trace).collect());
                 Ok((walked.reply, Via::Walk, trace))
             }
         }
+    }
+}
+
+/// Verifies a record of the name, or if that is a service, of any node of its tree.
+pub(super) fn verify(
+    trust: &Trust,
+    envelope: &[u8],
+    name: &ResourceName,
+    now: UnixMs,
+) -> Result<VerifiedRecord, Refusal> {
+    let ResourceName::Service(service) = name else { return trust.verify(envelope, Some(name), now) };
+    let record = trust.verify(envelope, None, now)?;
+    match record.name().service() {
+        Some(found) if found == service => Ok(record),
+        _ => Err(Refusal::WrongName { expected: name.clone(), found: record.name().clone() }),
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod answer;
 pub mod call;
+pub mod discover;
 pub mod enroll;
 mod error;
 mod finder;

@@ -47,6 +47,9 @@ const MAX_SENT: usize = 4_096;
 /// Streams that peers have opened and nobody has looked at.
 const INCOMING: usize = 16;
 
+/// A question for next hops, and its answer.
+type Search = (LocateId, Result<Vec<Found>, NotFound>);
+
 /// What is captured, and where to.
 #[derive(Debug, Clone, Default)]
 pub struct CaptureRequest {
@@ -61,9 +64,8 @@ pub(super) struct Phone {
     agent: Agent,
     transports: Transports,
     events: mpsc::Receiver<transport::Event>,
-    /// Without UDP sockets of their own to be dropped, the transports would not read any.
     finder: Arc<Finder>,
-    finding: FuturesUnordered<BoxFuture<'static, (LocateId, Result<Vec<Found>, NotFound>)>>,
+    finding: FuturesUnordered<BoxFuture<'static, Search>>,
     peer: Option<PeerId>,
     sent: BTreeMap<u64, transaction::Token>,
     next_token: u64,

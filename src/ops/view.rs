@@ -12,7 +12,7 @@ use crate::{
         lookup::{Difference, DifferenceKind, HeldRecord, TraceLine},
         walk::{Failure, Outcome},
     },
-    record::{Body, Contact, Endpoint, MAX_LOAD, MAX_Q, Refusal, VerifiedRecord},
+    record::{Body, Contact, Endpoint, MAX_LOAD, MAX_Q, Refusal, ServiceOffer, VerifiedRecord},
 };
 
 /// The URI that reaches one instance through the overlay and no other (RFC 5627).
@@ -26,17 +26,7 @@ pub(super) fn record(record: &VerifiedRecord, now: UnixMs) -> RecordView {
         (Body::User { contacts }, ResourceName::User(aor)) => {
             (contacts.iter().map(|contact| self::contact(contact, aor, &instance)).collect(), None)
         }
-        (Body::Service(offer), _) => {
-            let endpoint = |e: &Endpoint| format!("{}:{}:{}", e.transport, e.host, e.port);
-            let view = OfferView {
-                peer: offer.peer,
-                addresses: offer.addresses.clone(),
-                endpoints: offer.endpoints.iter().map(endpoint).collect(),
-                serving: offer.serving,
-                load: f64::from(offer.load) / f64::from(MAX_LOAD),
-            };
-            (Vec::new(), Some(view))
-        }
+        (Body::Service(offer), _) => (Vec::new(), Some(self::offer(offer))),
         _ => (Vec::new(), None),
     };
     RecordView {
@@ -48,6 +38,17 @@ pub(super) fn record(record: &VerifiedRecord, now: UnixMs) -> RecordView {
         certificate: record.serial().map(str::to_owned),
         contacts,
         offer,
+    }
+}
+
+pub(super) fn offer(offer: &ServiceOffer) -> OfferView {
+    let endpoint = |e: &Endpoint| format!("{}:{}:{}", e.transport, e.host, e.port);
+    OfferView {
+        peer: offer.peer,
+        addresses: offer.addresses.clone(),
+        endpoints: offer.endpoints.iter().map(endpoint).collect(),
+        serving: offer.serving,
+        load: f64::from(offer.load) / f64::from(MAX_LOAD),
     }
 }
 

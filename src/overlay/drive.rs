@@ -1,4 +1,4 @@
-//! Runs the pure machines of [`lookup`](super::lookup) and [`placement`] over a [`Network`].
+//! Runs the pure machines of [`lookup`](super::lookup), [`placement`] and [`redir`] over a [`Network`].
 
 use std::{
     sync::Arc,
@@ -11,13 +11,14 @@ use serde_bytes::ByteBuf;
 use super::{
     lookup::{LookupConfig, LookupMachine, LookupOutcome},
     placement::{self, PlacementConfig, PlacementMachine},
+    redir::{self, Discovery, Listing, Registration, ServicesOutcome},
     swarm::{AskError, Network},
     walk::{Failure, Outcome, Step},
 };
 use crate::{
     client::{Fetch, FetchReply, LookupReply, PeerInfo, PutReply, Store, StoreReply, Verdict},
     clock::UnixMs,
-    name::{PeerId, ResourceName},
+    name::{PeerId, Position, ResourceName, ServiceNode, ServiceUri, TreeNode},
     record::{Trust, VerifiedRecord},
 };
 
@@ -69,6 +70,83 @@ pub async fn lookup(
         outcome.took += took + pause;
     }
     outcome
+}
+
+/// What a process knows by itself of the surroundings of a position.
+pub trait Vicinity: Sync {
+    /// The peers to begin a walk with.
+    fn seeds(&self, position: &Position) -> Vec<PeerInfo>;
+    /// What it holds there itself, if it is one of the storers.
+    fn own(&self, position: &Position) -> Option<Vec<ByteBuf>>;
+}
+
+/// Who only asks knows the same few peers wherever it goes.
+impl Vicinity for Vec<PeerInfo> {
+    fn seeds(&self, _: &Position) -> Vec<PeerInfo> {
+        self.clone()
+    }
+
+    fn own(&self, _: &Position) -> Option<Vec<ByteBuf>> {
+        None
+    }
+}
+
+/// How the nodes of services' trees are looked up.
+pub struct TreeReader<'a> {
+    /// Who asks.
+    pub network: &'a Network,
+    /// What it knows by itself.
+    pub vicinity: &'a dyn Vicinity,
+    /// The limits of each lookup; its timeout is that of all together.
+    pub config: LookupConfig,
+    /// What to believe.
+    pub trust: Arc<Trust>,
+}
+
+impl TreeReader<'_> {
+    /// Runs a discovery of providers of `service`.
+    pub async fn discover(&self, service: &ServiceUri, mut discovery: Discovery) -> ServicesOutcome {
+        let (began, mut asked) = (Instant::now(), FuturesUnordered::new());
+        let deadline = began + self.config.walk.timeout;
+        loop {
+            match discovery.poll(UnixMs::now()) {
+                redir::Step::Read(node) => asked.push(self.read(service, node, deadline)),
+                redir::Step::Wait => match next_before(&mut asked, deadline).await {
+                    Some((node, outcome)) => discovery.on_read(node, outcome, UnixMs::now()),
+                    None => break,
+                },
+                redir::Step::Done => break,
+            }
+        }
+        discovery.outcome(began.elapsed(), UnixMs::now())
+    }
+
+    /// Runs the walk of a provider of `service` that registers.
+    pub async fn list(&self, service: &ServiceUri, mut registration: Registration) -> Listing {
+        let deadline = Instant::now() + self.config.walk.timeout;
+        let mut asked = FuturesUnordered::new();
+        loop {
+            while let Some(node) = registration.poll() {
+                asked.push(self.read(service, node, deadline));
+            }
+            if asked.is_empty() {
+                return registration.listing();
+            }
+            match next_before(&mut asked, deadline).await {
+                Some((node, outcome)) if outcome.reply.verdict == Verdict::NobodyToAsk => registration.on_failure(node),
+                Some((node, outcome)) => registration.on_read(node, &outcome.records),
+                None => return registration.listing(),
+            }
+        }
+    }
+
+    async fn read(&self, service: &ServiceUri, node: TreeNode, deadline: Instant) -> (TreeNode, LookupOutcome) {
+        let name = ResourceName::from(ServiceNode::new(service.clone(), node));
+        let position = name.position();
+        let config = self.config.clone().within(deadline.saturating_duration_since(Instant::now()));
+        let (seeds, own) = (self.vicinity.seeds(&position), self.vicinity.own(&position));
+        (node, lookup(self.network, name, seeds, own, config, self.trust.clone()).await)
+    }
 }
 
 /// Whether nothing was found, and a good part of those asked did not answer.

@@ -106,6 +106,8 @@ pub struct LookupOutcome {
     pub reply: LookupReply,
     /// The records of `reply.envelopes`, in the same order.
     pub records: Vec<VerifiedRecord>,
+    /// The tombstones of instances that have no record any more.
+    pub removed: Vec<VerifiedRecord>,
     /// Storers that returned something else than what the merging of all returned, or nothing: they have missed a
     /// change, or they lie.
     pub disagreeing: u32,
@@ -220,6 +222,7 @@ impl LookupMachine {
                 rejected: self.rejected.clone(),
             },
             contested: contested(&records),
+            removed: self.merged.all(wall).filter(|record| record.is_tombstone()).cloned().collect(),
             records,
             disagreeing: count(storers.iter().filter(disagrees).count()),
             trace: self.trace(&storers, wall),

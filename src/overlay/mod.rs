@@ -15,6 +15,7 @@ pub mod memory;
 pub mod persist;
 pub mod placement;
 pub mod reach;
+pub mod redir;
 mod respond;
 pub mod socket;
 pub mod storer;

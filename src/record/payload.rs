@@ -51,18 +51,25 @@ impl Payload {
     }
 
     /// Checks what can be checked without knowing the overlay, its policy or the time: that users' names have
-    /// contacts and services' names offers, that the offer is the signer's own, and the limits.
+    /// contacts and services' names offers, that the offer is the signer's own and the signer in the range of the tree
+    /// node it is for (RFC 7374 §5), and the limits.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`].
+    /// [`Refusal::Malformed`], [`Refusal::OutsideRange`].
     pub fn validate(&self, signer: &PeerId) -> Result<(), Refusal> {
         if self.expires.0 <= self.sequence {
             return Err(Refusal::malformed("it expires before it was written"));
         }
+        if let ResourceName::Node(name) = &self.name
+            && !name.node().contains(&signer.position())
+        {
+            return Err(Refusal::OutsideRange { node: name.clone() });
+        }
         match (&self.name, &self.body) {
+            (ResourceName::Service(_), _) => Err(Refusal::malformed("it does not say which tree node it is for")),
             (_, Body::Removed) => Ok(()),
             (ResourceName::User(_), Body::User { contacts }) => check_contacts(contacts),
-            (ResourceName::Service(_), Body::Service(offer)) => {
+            (ResourceName::Node(_), Body::Service(offer)) => {
                 if offer.peer != *signer {
                     return Err(Refusal::malformed("it offers the service of another peer than its signer"));
                 }
@@ -71,7 +78,7 @@ impl Payload {
             (ResourceName::User(_), Body::Service(_)) => {
                 Err(Refusal::malformed("a service offered under a user's name"))
             }
-            (ResourceName::Service(_), Body::User { .. }) => Err(Refusal::malformed("contacts under a service's name")),
+            (ResourceName::Node(_), Body::User { .. }) => Err(Refusal::malformed("contacts under a service's name")),
         }
     }
 
@@ -102,7 +109,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::record::Endpoint;
+    use crate::{name::TreeNode, record::Endpoint};
 
     const PEER: PeerId = PeerId::from_public_key([1; 32]);
 
@@ -126,15 +133,16 @@ mod tests {
             endpoints: vec![Endpoint { transport: "udp".to_owned(), host: "192.0.2.1".to_owned(), port: 5060 }],
             serving: true,
             load: 20,
+            depth: 3,
         })
     }
 
     fn all() -> [Payload; 4] {
         [
             payload("sip:alice@p2psip.org", user()),
-            payload("sip:p2psip.org", service(PEER)),
+            payload("sip:p2psip.org#0/0", service(PEER)),
             payload("sip:alice@p2psip.org", Body::Removed),
-            payload("turn:p2psip.org", Body::Removed),
+            payload("turn:p2psip.org#0/0", Body::Removed),
         ]
     }
 
@@ -163,9 +171,9 @@ mod tests {
              64626f64796772656d6f766564"
         );
         assert_eq!(
-            as_json(&payload("sip:p2psip.org", service(PEER))),
-            json!({ "name": "sip:p2psip.org", "seq": 1_000_000, "exp": 4_600_000, "body": { "service": {
-                "peer": PEER, "addresses": [], "serving": true, "load": 20,
+            as_json(&payload("sip:p2psip.org#0/0", service(PEER))),
+            json!({ "name": "sip:p2psip.org#0/0", "seq": 1_000_000, "exp": 4_600_000, "body": { "service": {
+                "peer": PEER, "addresses": [], "serving": true, "load": 20, "depth": 3,
                 "endpoints": [{ "transport": "udp", "host": "192.0.2.1", "port": 5060 }],
             }}})
         );
@@ -198,13 +206,33 @@ mod tests {
 
     #[test]
     fn the_body_must_fit_the_name_and_the_signer() {
-        assert!(malformed(&payload("sip:p2psip.org", user())).contains("under a service's name"));
+        assert!(malformed(&payload("sip:p2psip.org#0/0", user())).contains("under a service's name"));
         assert!(malformed(&payload("sip:alice@p2psip.org", service(PEER))).contains("under a user's name"));
         let other = PeerId::from_public_key([2; 32]);
-        assert!(malformed(&payload("sip:p2psip.org", service(other))).contains("another peer"));
+        assert!(malformed(&payload("sip:p2psip.org#0/0", service(other))).contains("another peer"));
+        assert!(malformed(&payload("sip:p2psip.org", service(PEER))).contains("which tree node"));
         assert!(malformed(&payload("sip:alice@p2psip.org", Body::User { contacts: vec![] })).contains("contacts"));
         let backwards = Payload { expires: UnixMs(1_000_000), ..payload("sip:alice@p2psip.org", user()) };
         assert!(malformed(&backwards).contains("before it was written"));
+    }
+
+    #[test]
+    fn a_provider_is_listed_only_where_its_position_lies() {
+        let own = TreeNode::containing(3, &PEER.position());
+        for index in 0..8 {
+            let payload = payload(&format!("turn:p2psip.org#3/{index}"), Body::Removed);
+            let offer = Payload { body: service(PEER), ..payload.clone() };
+            for payload in [payload, offer] {
+                match payload.validate(&PEER) {
+                    Ok(()) => assert_eq!(index, own.index()),
+                    Err(Refusal::OutsideRange { node }) => {
+                        assert_ne!(index, own.index());
+                        assert_eq!(node.node().index(), index);
+                    }
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     clock::UnixMs,
     kind::Kind,
-    name::{InstanceId, OverlayId, ResourceName},
+    name::{InstanceId, OverlayId, ResourceName, ServiceNode},
 };
 
 /// The longest text of another's that a refusal carries, in octets.
@@ -116,6 +116,12 @@ pub enum Refusal {
         /// How many it may have.
         limit: u32,
     },
+    /// A service record for a node of the service's tree whose range the provider does not lie in.
+    #[error("the provider's position does not lie in the range of tree node {node}")]
+    OutsideRange {
+        /// The tree node.
+        node: ServiceNode,
+    },
     /// Others are responsible for the name.
     #[error("the peer is not responsible for this name")]
     NotResponsible,
@@ -153,6 +159,7 @@ impl Refusal {
             Self::LifetimeTooLong { .. } => "lifetime-too-long",
             Self::Older { .. } => "older",
             Self::TooManyInstances { .. } => "too-many-instances",
+            Self::OutsideRange { .. } => "outside-range",
             Self::NotResponsible => "not-responsible",
             Self::StoreFull => "store-full",
             Self::Throttled => "throttled",
@@ -177,7 +184,8 @@ impl Refusal {
             | Self::NotPinned { .. }
             | Self::Expired { .. }
             | Self::FromTheFuture { .. }
-            | Self::LifetimeTooLong { .. } => true,
+            | Self::LifetimeTooLong { .. }
+            | Self::OutsideRange { .. } => true,
             Self::Older { .. }
             | Self::TooManyInstances { .. }
             | Self::NotResponsible
@@ -242,6 +250,7 @@ mod tests {
             Refusal::LifetimeTooLong { s: 90_000, max_s: 86_400 },
             Refusal::Older { held: u64::MAX },
             Refusal::TooManyInstances { limit: 32 },
+            Refusal::OutsideRange { node: ServiceNode::parse("turn:p2psip.org#2/3").unwrap() },
             Refusal::NotResponsible,
             Refusal::StoreFull,
             Refusal::Throttled,

@@ -28,8 +28,12 @@ pub struct ServiceOffer {
     pub endpoints: Vec<Endpoint>,
     /// Whether new users are taken; a provider that drains says no and stays listed.
     pub serving: bool,
-    /// How busy the provider is, 0 to [`MAX_LOAD`].
+    /// How busy the provider says it is, 0 to [`MAX_LOAD`].
     pub load: u16,
+    /// The deepest level of the service's tree on which it is listed: where it had an interval for itself (RFC 7374
+    /// §4.3). Tells readers how far down there is anything.
+    #[serde(default)]
+    pub depth: u8,
 }
 
 /// A transport address of a service.
@@ -98,6 +102,7 @@ mod tests {
             endpoints: endpoints.iter().map(endpoint).collect(),
             serving: true,
             load: 0,
+            depth: 0,
         }
     }
 

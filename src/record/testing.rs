@@ -6,7 +6,7 @@ use super::{Body, Contact, Payload, ServiceOffer, Trust, VerifiedRecord, seal};
 use crate::{
     clock::UnixMs,
     identity::{Authority, Certificate, CertificateRequest, Descriptor, Limits, Policy, SecretKey},
-    name::{OverlayId, PeerId, ResourceName},
+    name::{OverlayId, PeerId, ResourceName, ServiceNode, TreeNode},
 };
 
 /// The time at which drafts are written.
@@ -74,8 +74,8 @@ impl Draft {
 
     pub(crate) fn service(name: &str, key: u8) -> Self {
         let peer = self::key(key).peer_id();
-        let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving: true, load: 0 };
-        Self::new(name, key, Body::Service(offer))
+        let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving: true, load: 0, depth: 0 };
+        Self::new(&format!("{name}#{}", TreeNode::ROOT), key, Body::Service(offer))
     }
 
     fn new(name: &str, key: u8, body: Body) -> Self {
@@ -108,6 +108,13 @@ impl Draft {
 
     pub(crate) fn pinned(mut self) -> Self {
         self.pinned = true;
+        self
+    }
+
+    /// The same record for another tree node of its service.
+    pub(crate) fn at(mut self, node: TreeNode) -> Self {
+        let service = self.payload.name.service().unwrap().clone();
+        self.payload.name = ServiceNode::new(service, node).into();
         self
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     super::{
+        discover,
         lookup::{self, ViaArg},
         output::{
             Format, Output, count,
@@ -22,12 +23,13 @@ use super::{
 };
 use crate::{
     kind::Kind,
-    name::{Aor, OverlayId, ResourceName, Service, ServiceUri},
+    name::{Aor, OverlayId, ResourceName, ServiceUri},
     ops::{
         Access, OpsError, ViaChoice,
+        discover::{DiscoverRequest, discover as find_providers},
         inspect::{Inspector, ping},
         lookup::Lookups,
-        outcome::{EventOutcome, LookupOutcome, LookupStatus},
+        outcome::{EventOutcome, LookupOutcome},
         register::{RegisterRequest, register},
     },
     overlay::socket::SocketError,
@@ -180,7 +182,7 @@ impl Shell {
         progress.doing(|| "asking the member on this machine".to_owned());
         match verb {
             Verb::Lookup { uris, via } => return self.look_up(&uris, via, output).await,
-            Verb::Services => return self.look_services_up(output).await,
+            Verb::Services => return self.find_services(output).await,
             Verb::Register { aor, contact, expires } => {
                 let (contacts, expires) = register::binding(&contact, expires.as_deref())?;
                 let aor = self.user(aor.as_deref())?;
@@ -295,24 +297,16 @@ impl Shell {
         Ok(worst)
     }
 
-    /// Looks every kind of service up. That there is none of a kind is no failure, as long as there is another.
-    async fn look_services_up(&mut self, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
-        let overlay = self.access.find_overlay().await?;
-        let (mut found, mut worst) = (false, 0);
-        for name in services(&overlay) {
-            output.progress().doing(|| format!("looking up {name}"));
-            let outcome = self.ask(&name, ViaChoice::Auto).await?;
-            if outcome.status == LookupStatus::NotFound && output.format() != Format::Json {
-                output.note(&lookup::verdict(&outcome));
-                continue;
-            }
-            let code = lookup::present(&outcome, true, output)?;
-            found |= code == 0;
-            if outcome.status != LookupStatus::NotFound {
-                worst = worst.max(code);
-            }
-        }
-        Ok(if found { worst } else { worst.max(Kind::Negative.exit_code()) })
+    /// Finds the providers of every kind of service. That there is none of a kind is no failure, as long as there is
+    /// another.
+    async fn find_services(&mut self, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+        output.progress().doing(|| "looking for services".to_owned());
+        let request = DiscoverRequest { services: discover::ALL.to_vec(), wanted: None, via: ViaChoice::Auto };
+        let outcome = find_providers(&self.access, &request).await?;
+        self.enter(&outcome.overlay);
+        let providers = outcome.services.iter().flat_map(|service| &service.providers);
+        providers.for_each(|provider| self.seen.peer(&provider.peer));
+        discover::present(&outcome, output)
     }
 
     async fn register(&mut self, request: RegisterRequest, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
@@ -344,7 +338,5 @@ impl Shell {
 
 /// The well-known URIs of what the draft calls services (§3.3).
 fn services(overlay: &OverlayId) -> impl Iterator<Item = ResourceName> {
-    [Service::Proxy, Service::Turn, Service::Teredo]
-        .into_iter()
-        .map(|service| ServiceUri::new(service, overlay.clone()).into())
+    discover::ALL.into_iter().map(|service| ServiceUri::new(service, overlay.clone()).into())
 }

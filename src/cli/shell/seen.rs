@@ -26,11 +26,13 @@ impl Seen {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A user or a service.
+    /// A user or a service, of which a tree node is a part.
     pub(super) fn name(&self, name: &ResourceName) {
         let sets = &mut *self.sets();
-        let set = if matches!(name, ResourceName::User(_)) { &mut sets.users } else { &mut sets.services };
-        insert(set, name.to_string());
+        match name.service() {
+            Some(service) => insert(&mut sets.services, service.to_string()),
+            None => insert(&mut sets.users, name.to_string()),
+        }
     }
 
     /// A user.

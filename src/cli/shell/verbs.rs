@@ -35,7 +35,7 @@ pub(super) enum Verb {
         #[arg(long, value_name = "HOW", value_enum, default_value_t, hide_default_value = true)]
         via: ViaArg,
     },
-    /// Look up all services: proxy peers, TURN and Teredo relays
+    /// Find the peers that offer services: proxy peers, TURN and Teredo relays
     Services,
     /// The records that the member holds
     Records,

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{MemoryOverlay, Vantage, member::Delivery};
 use crate::{
-    client::{FetchReply, PeerInfo, PutReply, StoreReply},
-    name::{PeerId, Position, ResourceName},
+    client::{FetchReply, PeerInfo, PutReply, StoreReply, Verdict},
+    name::{PeerId, Position, ResourceName, ServiceNode, ServiceUri, TreeNode},
     overlay::{
         lookup::{LookupConfig, LookupMachine, LookupOutcome},
         placement::{self, PlacementConfig, PlacementMachine},
+        redir::{self, Discovery, Listing, Registration, ServicesOutcome},
         walk::{self, Failure},
     },
     record::Refusal,
@@ -59,6 +60,73 @@ pub(super) fn lookup(
             _ => {}
         }
     }
+}
+
+/// Runs a discovery. Tree nodes that it reads at a time are looked up one after the other, each from the same moment on.
+pub(super) fn discover(
+    overlay: &mut MemoryOverlay,
+    from: &Vantage,
+    service: &ServiceUri,
+    mut discovery: Discovery,
+    config: &LookupConfig,
+) -> ServicesOutcome {
+    let began = overlay.elapsed;
+    loop {
+        let mut nodes = Vec::new();
+        let step = loop {
+            match discovery.poll(overlay.wall()) {
+                redir::Step::Read(node) => nodes.push(node),
+                step => break step,
+            }
+        };
+        if step == redir::Step::Done {
+            return discovery.outcome(overlay.elapsed - began, overlay.wall());
+        }
+        for (node, outcome) in read(overlay, from, service, &nodes, config) {
+            discovery.on_read(node, outcome, overlay.wall());
+        }
+    }
+}
+
+/// Runs the walk of a provider that registers, as [`discover`] does.
+pub(super) fn list(
+    overlay: &mut MemoryOverlay,
+    from: &Vantage,
+    service: &ServiceUri,
+    mut registration: Registration,
+    config: &LookupConfig,
+) -> Listing {
+    loop {
+        let nodes: Vec<_> = std::iter::from_fn(|| registration.poll()).collect();
+        if nodes.is_empty() {
+            return registration.listing();
+        }
+        for (node, outcome) in read(overlay, from, service, &nodes, config) {
+            match outcome.reply.verdict {
+                Verdict::NobodyToAsk => registration.on_failure(node),
+                _ => registration.on_read(node, &outcome.records),
+            }
+        }
+    }
+}
+
+fn read(
+    overlay: &mut MemoryOverlay,
+    from: &Vantage,
+    service: &ServiceUri,
+    nodes: &[TreeNode],
+    config: &LookupConfig,
+) -> Vec<(TreeNode, LookupOutcome)> {
+    let (now, mut last) = (overlay.elapsed, overlay.elapsed);
+    let mut outcomes = Vec::new();
+    for node in nodes {
+        overlay.elapsed = now;
+        let name = ServiceNode::new(service.clone(), *node).into();
+        outcomes.push((*node, lookup(overlay, from, &name, config.clone())));
+        last = last.max(overlay.elapsed);
+    }
+    overlay.elapsed = last;
+    outcomes
 }
 
 pub(super) fn put(

@@ -7,6 +7,7 @@ use serde_bytes::ByteBuf;
 use super::{Conduct, MemoryOverlay};
 use crate::{
     client::{FetchReply, PeerInfo, StoreReply},
+    identity::SecretKey,
     name::{InstanceId, PeerId, Position},
     overlay::storer::{Storer, StorerLimits},
     record::{Refusal, Trust},
@@ -18,25 +19,31 @@ const MAX_CLOSER: usize = 40;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) peer: PeerId,
+    pub(super) key: SecretKey,
     pub(super) position: Position,
     pub(super) address: String,
     /// The members that it knows.
     pub(super) table: Vec<usize>,
     pub(super) storer: Storer,
     pub(super) conduct: Conduct,
+    /// Requests that have reached it and were answered.
+    pub(super) served: u64,
     /// The first record of each instance: what a [`Conduct::Stale`] member returns.
     first: BTreeMap<(Position, InstanceId), Vec<u8>>,
 }
 
 impl Member {
-    pub(super) fn new(peer: PeerId, index: usize, trust: &Arc<Trust>) -> Self {
+    pub(super) fn new(key: SecretKey, index: usize, trust: &Arc<Trust>) -> Self {
+        let peer = key.peer_id();
         Self {
             peer,
+            key,
             position: peer.position(),
             address: format!("/memory/{}", index + 1),
             table: Vec::new(),
             storer: Storer::new(Arc::clone(trust), StorerLimits::default()),
             conduct: Conduct::Honest,
+            served: 0,
             first: BTreeMap::new(),
         }
     }
@@ -142,10 +149,13 @@ impl MemoryOverlay {
     fn deliver(&mut self, to: &PeerInfo) -> Delivery<usize> {
         let lost = self.rng.below(1000) < self.config.loss_permille;
         let Some(index) = self.by_peer.get(&to.peer).filter(|_| !lost) else { return Delivery::Lost };
-        match self.members.get(*index) {
+        match self.members.get_mut(*index) {
             Some(member) if !to.addresses.contains(&member.address) => Delivery::Lost,
             Some(member) if member.conduct == Conduct::Gone => Delivery::Unreachable,
-            Some(member) if member.conduct != Conduct::Hanging => Delivery::Answer(*index),
+            Some(member) if member.conduct != Conduct::Hanging => {
+                member.served += 1;
+                Delivery::Answer(*index)
+            }
             _ => Delivery::Lost,
         }
     }

@@ -22,6 +22,8 @@ mod drive;
 mod member;
 mod rng;
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -38,13 +40,14 @@ use super::{
     Overlay, OverlayError,
     lookup::{LookupConfig, LookupOutcome},
     placement::PlacementConfig,
+    redir::{self, Discovery, Listing, Registration, ServicesOutcome, Wanted},
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply},
     clock::UnixMs,
-    identity::Descriptor,
-    name::{Distance, PeerId, Position, ResourceName},
-    record::{Refusal, Trust},
+    identity::{Descriptor, SecretKey},
+    name::{Distance, PeerId, Position, ResourceName, ServiceNode, ServiceUri},
+    record::{Body, Payload, Refusal, ServiceOffer, Trust, seal},
 };
 
 /// How many peers that do not exist the liars can choose from: enough for some of them to stand closer to any position
@@ -136,9 +139,8 @@ impl MemoryOverlay {
     pub fn new(descriptor: Arc<Descriptor>, config: MemoryConfig, wall: UnixMs) -> Self {
         let mut rng = Rng::new(config.seed);
         let trust = Arc::new(Trust::new(Arc::clone(&descriptor), None));
-        let members: Vec<_> = (0..config.members)
-            .map(|index| Member::new(PeerId::from_public_key(rng.octets()), index, &trust))
-            .collect();
+        let members: Vec<_> =
+            (0..config.members).map(|index| Member::new(SecretKey::from_seed(&rng.octets()), index, &trust)).collect();
         let mut overlay = Self {
             lookup_config: LookupConfig::for_overlay(descriptor.limits()),
             placement_config: PlacementConfig::for_overlay(descriptor.limits(), true),
@@ -219,6 +221,11 @@ impl MemoryOverlay {
         indices
     }
 
+    /// The requests that each member has served, by index.
+    pub fn served(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.members.iter().map(|member| member.served)
+    }
+
     /// How many members hold a record at a position.
     pub fn holders(&self, target: &Position) -> usize {
         let wall = self.wall();
@@ -247,7 +254,70 @@ impl MemoryOverlay {
 
     /// Looks a name up.
     pub fn lookup(&mut self, from: &Vantage, name: &ResourceName) -> LookupOutcome {
-        drive::lookup(self, from, name, self.lookup_config.clone())
+        let config = self.lookup_config.clone();
+        match name {
+            ResourceName::Service(service) => self.discover_all(from, service, &config).into(),
+            name => drive::lookup(self, from, name, config),
+        }
+    }
+
+    fn discover_all(&mut self, from: &Vantage, service: &ServiceUri, config: &LookupConfig) -> ServicesOutcome {
+        drive::discover(self, from, service, Discovery::new(Wanted::All, None, 0, 0), config)
+    }
+
+    /// Finds providers of a service: see [`Discovery::new`], which begins at a random place here.
+    pub fn discover(
+        &mut self,
+        from: &Vantage,
+        service: &ServiceUri,
+        wanted: Wanted,
+        depth: Option<f64>,
+    ) -> ServicesOutcome {
+        let discovery = Discovery::new(wanted, depth, self.start_level(from), self.rng.next());
+        drive::discover(self, from, service, discovery, &self.lookup_config.clone())
+    }
+
+    /// Has a member offer a service, which an overlay of open policy permits, and says where it is listed. It begins at
+    /// the depth of the last time, if there was one.
+    ///
+    /// # Errors
+    /// The [`Refusal`] of the first record that cannot be stored.
+    pub fn offer(
+        &mut self,
+        index: usize,
+        service: &ServiceUri,
+        depth: Option<u8>,
+        lifetime: Duration,
+    ) -> Result<Listing, Refusal> {
+        let from = Vantage::Member(index);
+        let start = depth.unwrap_or_else(|| self.start_level(&from));
+        let Some(key) = self.members.get(index).map(|member| member.key.clone()) else {
+            return Err(Refusal::NotResponsible);
+        };
+        let peer = key.peer_id();
+        let registration = Registration::new(peer, start);
+        let listing = drive::list(self, &from, service, registration, &self.lookup_config.clone());
+        let (sequence, depth) = (self.wall(), listing.depth);
+        let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving: true, load: 0, depth };
+        for node in &listing.nodes {
+            let payload = Payload {
+                name: ServiceNode::new(service.clone(), *node).into(),
+                sequence: sequence.0,
+                expires: sequence.after(lifetime),
+                body: Body::Service(offer.clone()),
+            };
+            let envelope = seal(&payload, &key, None).map_err(|error| Refusal::malformed(error.to_string()))?;
+            self.put(&from, &envelope)?;
+        }
+        Ok(listing)
+    }
+
+    fn start_level(&self, from: &Vantage) -> u8 {
+        let Vantage::Member(index) = from else { return redir::START_LEVEL };
+        let Some(member) = self.members.get(*index) else { return redir::START_LEVEL };
+        let closest = self.known_near(member, &member.position, redir::NEIGHBOURS);
+        let closest: Vec<_> = closest.iter().map(|info| info.peer.position()).collect();
+        redir::start_level(&member.position, &closest)
     }
 
     /// Has a record stored.
@@ -299,6 +369,10 @@ impl Overlay for MemoryMember {
     async fn lookup(&self, lookup: Lookup) -> Result<LookupReply, OverlayError> {
         let mut overlay = self.overlay();
         let config = overlay.lookup_config.clone().within(Duration::from_millis(lookup.timeout_ms));
-        Ok(drive::lookup(&mut overlay, &Vantage::Member(self.index), &lookup.name, config).reply)
+        let from = Vantage::Member(self.index);
+        Ok(match &lookup.name {
+            ResourceName::Service(service) => overlay.discover_all(&from, service, &config).reply,
+            name => drive::lookup(&mut overlay, &from, name, config).reply,
+        })
     }
 }
