@@ -87,7 +87,7 @@ impl Finder {
         let mut found = Vec::new();
         for record in &outcome.records {
             match uri.user {
-                None => found.extend(proxy(record, inside.own).map(|found| (0.0, found))),
+                None => found.extend(proxy(record, inside.own)),
                 Some(user) => {
                     if uri.gr().is_some_and(|instance| instance != record.instance.to_string()) {
                         continue;
@@ -174,10 +174,12 @@ fn found(target: &Target, uri: &SipUri<'_>) -> Found {
     Found { hop, name, how: target.via.to_string() }
 }
 
-fn proxy(record: &RecordView, own: PeerId) -> Option<Found> {
+/// A proxy peer that serves, the better the less load it has.
+fn proxy(record: &RecordView, own: PeerId) -> Option<(f64, Found)> {
     let offer = record.offer.as_ref().filter(|offer| offer.serving && offer.peer != own)?;
     let hop = Hop::peer(offer.peer, offer.addresses.clone());
-    Some(Found { hop, name: "proxy peer".to_owned(), how: "service record of the overlay's proxy peers".to_owned() })
+    let how = "service record of a proxy peer".to_owned();
+    Some((1.0 - offer.load, Found { hop, name: "proxy peer".to_owned(), how }))
 }
 
 fn check(outcome: &LookupOutcome) -> Result<(), NotFound> {
