@@ -4,7 +4,7 @@ use crate::{
     dns::DnsError,
     identity::IdentityError,
     kind::Kind,
-    member::{MemberError, MetricsError},
+    member::{MemberError, MetricsError, ProxyError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
@@ -35,6 +35,9 @@ pub enum OpsError {
     /// The member that was to run in this process.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// The member cannot be a proxy peer.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -214,6 +217,7 @@ impl OpsError {
             Self::Network(error) => error.kind(),
             Self::Member(error) => error.kind(),
             Self::Metrics(error) => error.kind(),
+            Self::Proxy(error) => error.kind(),
             Self::Record(error) => error.kind(),
             Self::Sip(error) => error.kind(),
             Self::NotRegistered { kind, .. } => *kind,
