@@ -11,9 +11,11 @@ use crate::support::assert_snapshot;
 
 type Run = fn(Vec<OsString>, &Env, &mut Io<'_>) -> u8;
 
-const TOOLS: [(&str, Run); 7] = [
+const TOOLS: [(&str, Run); 9] = [
+    ("p2p-answer", cli::answer::run),
     ("p2p-discover", cli::discover::run),
     ("p2p-enroll", cli::enroll::run),
+    ("p2p-invite", cli::invite::run),
     ("p2p-join", cli::join::run),
     ("p2p-lab", cli::lab::run),
     ("p2p-lookup", cli::lookup::run),

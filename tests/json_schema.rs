@@ -12,6 +12,11 @@ use p2psip::{
         PeersOutcome, PingOutcome, ProviderView, RecordView, RegisterOutcome, RegisterStatus, RejectedView,
         RequestStatus, ServiceView, StatusOutcome, TableOutcome, TraceView, Via,
     },
+    ops::{
+        answer::ListeningOutcome,
+        call::{CallOutcome, CallStatus},
+        flow::{FlowView, HopView, MessageView, PartyView},
+    },
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -228,6 +233,72 @@ fn join() {
             elapsed_ms: 3.5,
         }],
     );
+}
+
+#[test]
+fn calls() {
+    let message = |status| MessageView {
+        at_ms: 0.5,
+        from: 0,
+        to: 1,
+        transport: "OVERLAY".to_owned(),
+        what: "INVITE".to_owned(),
+        status,
+        cseq: "1 INVITE".to_owned(),
+        sdp: true,
+        again: false,
+        octets: 612,
+    };
+    let hop = HopView {
+        from: "alice".to_owned(),
+        to: "bob".to_owned(),
+        transport: "OVERLAY".to_owned(),
+        address: peer(1).to_string(),
+        found: "routing record of sip:bob@p2psip.org".to_owned(),
+    };
+    let flow = FlowView {
+        parties: vec![PartyView { name: "alice".to_owned(), address: "127.0.0.1:5060".to_owned() }],
+        messages: vec![message(None), message(Some(200))],
+        hops: vec![hop],
+    };
+    let answered = CallOutcome {
+        status: CallStatus::Answered,
+        direction: "outgoing",
+        uri: "sip:bob@p2psip.org".to_owned(),
+        from: "sip:alice@p2psip.org".to_owned(),
+        call_id: "c0ffee".to_owned(),
+        code: Some(200),
+        reason: Some("OK".to_owned()),
+        ringing_ms: Some(12.5),
+        answered_ms: Some(212.5),
+        talked_ms: Some(2_000.5),
+        ended_by: Some("us"),
+        fault: Some("the BYE failed".to_owned()),
+        reinvited: Some(200),
+        media: "none",
+        flow: Some(flow),
+        elapsed_ms: 2_300.5,
+    };
+    let silent = CallOutcome {
+        code: None,
+        reason: None,
+        ringing_ms: None,
+        answered_ms: None,
+        talked_ms: None,
+        ended_by: None,
+        fault: None,
+        reinvited: None,
+        flow: None,
+        ..answered.clone()
+    };
+    assert_shape("call", &[answered, silent]);
+    let listening = |user: Option<&str>, peer| ListeningOutcome {
+        status: "listening",
+        user: user.map(str::to_owned),
+        peer,
+        addresses: vec!["UDP 192.0.2.1:5060".to_owned()],
+    };
+    assert_shape("answer", &[listening(Some("sip:bob@p2psip.org"), Some(peer(1))), listening(None, None)]);
 }
 
 #[test]

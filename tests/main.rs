@@ -4,6 +4,7 @@
 mod attacks;
 mod behaviour;
 mod bootstrap;
+mod calls;
 mod cli;
 mod enroll;
 mod faults;

@@ -27,8 +27,10 @@ mod settings;
 mod tool;
 mod trace;
 
+pub mod answer;
 pub mod discover;
 pub mod enroll;
+pub mod invite;
 pub mod join;
 pub mod lab;
 pub mod lookup;
@@ -40,5 +42,14 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 7] =
-    [&discover::TOOL, &enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];
+pub const TOOLS: [&Tool; 9] = [
+    &answer::TOOL,
+    &discover::TOOL,
+    &enroll::TOOL,
+    &invite::TOOL,
+    &join::TOOL,
+    &lab::TOOL,
+    &lookup::TOOL,
+    &register::TOOL,
+    &shell::TOOL,
+];
