@@ -14,10 +14,15 @@
 //! A server for a private zone has no chain of trust from the root, so validation must remain an option.
 
 mod bootstrap;
+mod data;
+mod exchange;
 mod multiaddr;
+pub mod publish;
 mod resolver;
 mod rrset;
 mod server;
+mod tsig;
+mod update;
 
 use std::{io, net::SocketAddr};
 
@@ -25,10 +30,14 @@ pub use bootstrap::{
     DescriptorPointer, MAX_ADDRESS, MAX_ENTRIES, Published, Skipped, descriptor_owner, dnsaddr_owner, dnsaddr_text,
     find_descriptor, find_peers, parse_descriptor, parse_peers,
 };
+pub use data::{Data, DataKind, DnsRecord};
 pub use multiaddr::resolve_multiaddr_host;
+pub use publish::PublishError;
 pub use resolver::{Answer, Family, Resolver, parse_server};
 pub use rrset::{Naptr, RrSet, Srv};
-pub use server::{DnsServer, Zone};
+pub use server::{DnsServer, Grant, Zone};
+pub use tsig::{FUDGE, TsigKey};
+pub use update::{Change, Prerequisite, Refusal, Update};
 
 use crate::kind::Kind;
 
