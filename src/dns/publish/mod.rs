@@ -31,7 +31,7 @@ pub use snapshot::{Host, Snapshot};
 
 use self::plan::Author;
 use super::{
-    Data, DataKind, DnsError, Resolver, TsigKey, Update,
+    Change, Data, DataKind, DnsError, Resolver, TsigKey, Update,
     data::shown,
     exchange::{Exchange, Sent, random_id},
     rrset::{parse_name, type_name},
@@ -210,7 +210,10 @@ impl Publisher {
         if missing.iter().any(|record| record.name == owner) {
             return Err(PublishError::Conflict { host: wanted.host.clone() });
         }
-        let Some(first) = missing.first() else { return Ok(Done { plan }) };
+        let Some(first) = missing.first() else {
+            self.tidy(&plan, deadline).await?;
+            return Ok(Done { plan });
+        };
         let missing = match missing.len() {
             1 => first.to_string(),
             more => format!("{first} and {} more", more - 1),
@@ -236,6 +239,7 @@ impl Publisher {
         let deadline = self.deadline();
         let zone = self.zone.read_until(Scope::Host(host), deadline).await?;
         let plan = self.carry_out(zone, deadline, |zone| plan::remove(zone, host, self.author(force))).await?;
+        self.tidy(&plan, deadline).await?;
         Ok(Done { plan })
     }
 
@@ -258,7 +262,10 @@ impl Publisher {
         let absent = || PublishError::NotPublished { host: host.to_owned(), overlay: zone.overlay().to_string() };
         let planned = |zone: &Snapshot| plan::reap(zone, host, self.author(false))?.ok_or_else(absent);
         match self.carry_out(zone.clone(), deadline, planned).await {
-            Ok(plan) => Ok(Some(Done { plan })),
+            Ok(plan) => {
+                self.tidy(&plan, deadline).await?;
+                Ok(Some(Done { plan }))
+            }
             // Somebody else has reaped or renewed it.
             Err(PublishError::NotPublished { .. } | PublishError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -270,13 +277,26 @@ impl Publisher {
     /// # Errors
     /// As [`add`](Self::add).
     pub async fn mend(&self) -> Result<bool, PublishError> {
-        let deadline = self.deadline();
+        self.mend_rules(Some(MAX_TTL), self.deadline()).await
+    }
+
+    /// Takes away the rules that lead nowhere since the last server of their transport has gone. The update that takes a
+    /// server out does so itself if it sees that it is the last; of several that go at once none may.
+    async fn tidy(&self, plan: &Plan, deadline: Instant) -> Result<(), PublishError> {
+        let takes_out = |change: &Change| matches!(change, Change::Delete(_, Data::Srv(_)));
+        if plan.update.changes.iter().any(takes_out) {
+            self.mend_rules(None, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn mend_rules(&self, missing: Option<u32>, deadline: Instant) -> Result<bool, PublishError> {
         let overlay = &self.zone.overlay;
         for round in 1..=PLANS {
             let exchange = Exchange { server: self.zone.server, deadline };
             let mut zone = Snapshot::new(overlay.clone(), self.zone.zone.clone());
-            enter_all(&mut zone, exchange, Snapshot::shared_questions(overlay)).await?;
-            let Some(update) = plan::mend(&zone, MAX_TTL) else { return Ok(round > 1) };
+            enter_all(&mut zone, exchange, Snapshot::rule_questions(overlay)).await?;
+            let Some(update) = plan::mend(&zone, missing) else { return Ok(round > 1) };
             match self.send(&update, deadline, || async { Ok(false) }).await? {
                 Made::Yes => return Ok(true),
                 Made::Unmet => pause(round).await?,

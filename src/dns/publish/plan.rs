@@ -147,23 +147,24 @@ pub(super) fn reap(zone: &Snapshot, host: &str, author: Author<'_>) -> Result<Op
     Ok(Some(plan))
 }
 
-/// Mends what several hosts share: rules that are missing, or that lead nowhere. `None` if there is nothing to mend.
-pub(super) fn mend(zone: &Snapshot, ttl: u32) -> Option<Update> {
+/// Takes away rules that lead nowhere and, if `missing` says with which TTL, adds those that are missing. `None` if there is
+/// nothing to mend.
+pub(super) fn mend(zone: &Snapshot, missing: Option<u32>) -> Option<Update> {
     let mut update = Update { zone: zone.zone().to_owned(), ..Update::default() };
     for transport in SipTransport::ALL {
         let (name, rule) = (zone.overlay().to_string(), Data::Naptr(transport.rule(zone.overlay())));
         let owner = transport.owner(zone.overlay());
-        match zone.rule(transport) {
-            (false, true) => {
+        match (zone.rule(transport), missing) {
+            ((false, true), Some(ttl)) => {
                 let servers = zone.set(&owner, DataKind::Srv).to_vec();
                 update.prerequisites.push(Prerequisite::Exactly(owner, servers));
                 update.changes.push(Change::Add(DnsRecord { name, ttl, data: rule }));
             }
-            (true, false) => {
+            ((true, false), _) => {
                 update.prerequisites.push(Prerequisite::Absent(owner, DataKind::Srv));
                 update.changes.push(Change::Delete(name, rule));
             }
-            (true, true) | (false, false) => {}
+            ((true, true) | (false, _), _) => {}
         }
     }
     (!update.changes.is_empty()).then_some(update)

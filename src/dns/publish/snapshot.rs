@@ -41,11 +41,16 @@ impl Snapshot {
         Self { overlay, zone, sets: BTreeMap::new(), aliases: BTreeSet::new() }
     }
 
+    /// The rules, and the servers that they lead to.
+    pub(super) fn rule_questions(overlay: &OverlayId) -> Vec<(String, DataKind)> {
+        let servers = SipTransport::ALL.into_iter().map(|transport| (transport.owner(overlay), DataKind::Srv));
+        servers.chain([(overlay.to_string(), DataKind::Naptr)]).collect()
+    }
+
     /// The sets that all hosts share.
     pub(super) fn shared_questions(overlay: &OverlayId) -> Vec<(String, DataKind)> {
-        let mut questions: Vec<_> =
-            SipTransport::ALL.into_iter().map(|transport| (transport.owner(overlay), DataKind::Srv)).collect();
-        questions.extend([DataKind::Naptr, DataKind::A, DataKind::Aaaa].map(|kind| (overlay.to_string(), kind)));
+        let mut questions = Self::rule_questions(overlay);
+        questions.extend([DataKind::A, DataKind::Aaaa].map(|kind| (overlay.to_string(), kind)));
         questions.push((index_owner(overlay), DataKind::Ptr));
         for owner in [dnsaddr_owner(overlay), descriptor_owner(overlay)].into_iter().flatten() {
             questions.push((owner, DataKind::Txt));
