@@ -1,4 +1,5 @@
 complete -c p2p-join -l listen -d 'Listen here; repeat for several. Port 0 is any free one' -r
+complete -c p2p-join -l metrics -d 'Serve metrics for Prometheus on http://ADDR/metrics' -r
 complete -c p2p-join -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-join -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
 complete -c p2p-join -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r
@@ -11,6 +12,7 @@ complete -c p2p-join -l color -d 'Colour: auto, always or never; NO_COLOR means 
 always\t'Even into a file'
 never\t'Not at all'"
 complete -c p2p-join -l local -d 'The overlay is purely local: its name need not be a domain name, and it has no proxy peers'
+complete -c p2p-join -l mdns -d 'Announce the member on the local network, and find others there (mDNS)'
 complete -c p2p-join -l print-config -d 'Print a configuration file with every key explained, and end'
 complete -c p2p-join -s 4 -d 'Use IPv4 only'
 complete -c p2p-join -s 6 -d 'Use IPv6 only'

@@ -3,7 +3,7 @@
 //! A shape file under `tests/data/schema/` is the JSON with types in place of values; `a | null` is a type, too.
 
 use p2psip::{
-    client::{Event, HeldRecord, StatusReply},
+    client::{Event, HeldRecord, Reach, ReachView, StatusReply},
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, ResourceName},
     ops::outcome::{
@@ -185,6 +185,7 @@ fn join() {
             peer: peer(1),
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned()],
             socket: "/run/member.sock".to_owned(),
+            metrics: Some("http://127.0.0.1:9464/metrics".to_owned()),
             peers: 1,
             restored: 0,
             elapsed_ms: 3.5,
@@ -218,6 +219,7 @@ fn what_a_shell_tells_of_a_member() {
                 throttled: 0,
                 version: "0.1.0".to_owned(),
                 buckets: vec![(0, 8)],
+                reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
             },
         }],
     );

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use p2psip::{
     client::{
         Call, Closest, ClosestReply, Digest, DigestReply, ErrorCode, ErrorReply, Fetch, FetchReply, Keep, MAX_FRAME,
-        PeerInfo, RequestFrame, ResponseFrame, Status, Store, StoreReply,
+        PeerInfo, RequestFrame, ResponseFrame, Status, Store, StoreReply, Verdict,
     },
     clock::UnixMs,
     identity::SecretKey,
@@ -246,4 +246,28 @@ fn lookups_are_right_where_a_quarter_of_the_members_lies() {
         "{:?}",
         asked.collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn a_member_that_enters_through_a_liar_finds_the_others_too() {
+    let world = TestWorld::of(8);
+    let ring = Arc::new(Ring {
+        trust: Trust::new(world.world.descriptor().clone(), None),
+        liars: Mutex::default(),
+        forged: Mutex::default(),
+    });
+    let liar = world.run(Liar::join(&world.world, Lie::Conspiring, &ring));
+    let honest: Vec<PeerInfo> = world.world.members().iter().map(Member::info).collect();
+    for entry in &honest[3..6] {
+        let mut config = MemberConfig::new(world.world.descriptor().clone(), Arc::new(SecretKey::generate().unwrap()));
+        config.network.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        config.peers = vec![liar.myself(), entry.clone()];
+        let member = world.run(Member::start(config)).unwrap();
+        let found = honest.iter().filter(|info| member.network().table().contains(&info.peer)).count();
+        assert!(found >= 6, "it knows {found} of {} honest members", honest.len());
+        let name = ResourceName::parse("sip:p2psip.org").unwrap();
+        let outcome = world.run(member.lookup(name, PATIENCE));
+        assert_eq!((outcome.reply.verdict, outcome.records.len()), (Verdict::Found, 2), "{outcome:?}");
+        world.run(member.stop());
+    }
 }

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod behaviour;
+mod bootstrap;
 mod cli;
 mod enroll;
 mod faults;
@@ -13,6 +14,7 @@ mod layers;
 mod liars;
 mod overlay;
 mod process;
+mod protocol;
 mod readme;
 mod shell;
 mod support;

@@ -89,8 +89,7 @@ fn a_registration_binds_an_aor_to_the_member_on_this_machine() {
 fn a_registration_can_be_handed_to_a_remote_member() {
     let world = TestWorld::shared();
     let user = world.user("remote");
-    let home = user.home.folder().display();
-    let options = format!("--home {home} {}", world.peers());
+    let options = format!("{} {}", user.home_option(), world.peers());
     let json = register(&format!("--json {options} {} --contact sip:phone@192.0.2.1", user.aor)).exits(0).json();
     assert_eq!((&json["status"], &json["via"]), (&"registered".into(), &"peer".into()), "{json}");
     lookup(&format!("{} {}", user.options(), user.aor)).exits(0);
@@ -287,7 +286,7 @@ fn members_also_meet_over_quic() {
     let world = TestWorld::start(LabOptions { quic: true, ..LabOptions::new(8).unwrap() });
     let user = world.user("quic");
     let quic = world.world.members()[5].full_addresses().into_iter().find(|address| address.contains("/quic-v1"));
-    let options = format!("--home {} --peer {}", user.home.folder().display(), quic.unwrap());
+    let options = format!("{} --peer {}", user.home_option(), quic.unwrap());
     register(&format!("{options} {} --contact sip:phone@192.0.2.1", user.aor)).exits(0);
     for via in ["peer", "walk"] {
         let json = lookup(&format!("--json {options} --via {via} {}", user.aor)).exits(0).json();

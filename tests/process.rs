@@ -1,7 +1,9 @@
 //! What only a process of its own can show: signals, pipes and exit codes as a shell sees them.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    os::unix::net::UnixDatagram,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -22,8 +24,13 @@ impl Drop for Tool {
 
 impl Tool {
     fn start(binary: &str, arguments: &[&str], home: &Path) -> Self {
+        Self::start_in(binary, arguments, home, &[])
+    }
+
+    fn start_in(binary: &str, arguments: &[&str], home: &Path, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary);
         command.args(arguments).env_clear().env("HOME", home).current_dir(home);
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(command.spawn().unwrap())
     }
@@ -87,6 +94,52 @@ fn a_member_leaves_in_order_at_either_signal_and_the_code_tells_which() {
         assert_eq!(tool.exit(), Some(code), "{signal}");
         assert!(!socket.exists(), "a member that has left takes its socket along");
     }
+}
+
+#[test]
+fn a_service_manager_is_told_and_metrics_are_served() {
+    let home = tempfile::tempdir().unwrap();
+    let manager = UnixDatagram::bind(home.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let heard = || {
+        let mut datagram = [0; 1024];
+        let length = manager.recv(&mut datagram).unwrap();
+        String::from_utf8(datagram[..length].to_vec()).unwrap()
+    };
+    let mut arguments = vec!["--local", "testnet", "--json", "--home", "home", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    arguments.extend(["--metrics", "127.0.0.1:0"]);
+    let socket = home.path().join("notify").display().to_string();
+    let environment = [("NOTIFY_SOCKET", socket.as_str()), ("WATCHDOG_USEC", "200000")];
+    let mut tool = Tool::start_in(env!("CARGO_BIN_EXE_p2p-join"), &arguments, home.path(), &environment);
+    let joined: serde_json::Value = serde_json::from_str(&tool.first_line()).unwrap();
+    let mut first = heard();
+    while first == "WATCHDOG=1\n" {
+        first = heard();
+    }
+    assert_eq!(first, "READY=1\nSTATUS=member of testnet, met 0 others\n");
+    assert_eq!(heard(), "WATCHDOG=1\n");
+
+    let url = joined["metrics"].as_str().unwrap();
+    let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let metrics = ask("GET /metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    assert!(metrics.contains("\n# TYPE p2psip_overlay_records gauge\n"), "{metrics}");
+    assert!(metrics.contains("\np2psip_overlay_requests_served_total 0\n"), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(ask("GET /").starts_with("HTTP/1.1 404 "));
+    assert!(ask("POST /metrics").starts_with("HTTP/1.1 405 "));
+
+    tool.signal("TERM");
+    while heard() != "STOPPING=1\n" {}
+    assert_eq!(tool.exit(), Some(0));
 }
 
 #[test]

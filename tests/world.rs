@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -97,7 +98,7 @@ impl TestWorld {
     /// The three ways to ask, as options: the member on this machine, a remote one, the storers themselves.
     pub fn ways(&self, user: &User) -> [(&'static str, String); 3] {
         let (own, peers) = (user.options(), self.peers());
-        let home = format!("--home {}", user.home.folder().display());
+        let home = user.home_option();
         [
             ("socket", format!("--via socket {own}")),
             ("peer", format!("--via peer {peers} {home}")),
@@ -150,6 +151,11 @@ impl User {
     /// The options that make this user of a tool's.
     pub fn options(&self) -> String {
         format!("--home {} --socket {} ", self.home.folder().display(), self.socket.display())
+    }
+
+    /// The option that makes this user of a tool's, without any member.
+    pub fn home_option(&self) -> String {
+        format!("--home {}", self.home.folder().display())
     }
 
     /// The name that the user's records are stored under.
@@ -453,6 +459,24 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where nobody listens, or nobody answers.
+pub fn address_of(port: u16) -> String {
+    let peer = SecretKey::generate().unwrap().peer_id();
+    format!("/ip4/127.0.0.1/tcp/{port}/p2p/{peer}")
+}
+
+/// A port that is free now, and most likely stays so.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A listener that accepts connections and never says anything.
+pub fn hanging() -> (TcpListener, String) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = address_of(listener.local_addr().unwrap().port());
+    (listener, address)
 }
 
 /// A folder for a test, of mode 0700. It goes with the value, or with the process.

@@ -40,6 +40,11 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
     dns::parse_server(text).map_err(|error| error.to_string())
 }
 
+/// A socket address to listen on.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("'{text}' is not an address to listen on; write one like 127.0.0.1:9464"))
+}
+
 /// Checks the shape of a multiaddr: known protocols, each with a value that fits.
 pub(super) fn multiaddr(text: &str, purpose: Purpose) -> Result<(), String> {
     let example = match purpose {

@@ -34,11 +34,13 @@ pub(super) enum Key {
     Listen,
     /// Whether the overlay is purely local.
     Local,
+    /// Where `p2p-join` serves metrics.
+    Metrics,
 }
 
 impl Key {
     /// Every key, in the order of the template.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Overlay,
         Self::Aor,
         Self::Peer,
@@ -49,6 +51,7 @@ impl Key {
         Self::Timeout,
         Self::Listen,
         Self::Local,
+        Self::Metrics,
     ];
 
     /// Its name in a file.
@@ -64,6 +67,7 @@ impl Key {
             Self::Timeout => "timeout",
             Self::Listen => "listen",
             Self::Local => "local",
+            Self::Metrics => "metrics",
         }
     }
 
@@ -76,7 +80,7 @@ impl Key {
             Self::Home => Some("P2PSIP_HOME"),
             Self::Socket => Some("P2PSIP_SOCKET"),
             Self::Dns => Some("P2PSIP_DNS"),
-            Self::Descriptor | Self::Timeout | Self::Listen | Self::Local => None,
+            Self::Descriptor | Self::Timeout | Self::Listen | Self::Local | Self::Metrics => None,
         }
     }
 
@@ -110,6 +114,7 @@ impl Key {
                 "Where p2p-join listens; port 0 is any free one.",
                 r#"["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"]"#,
             ),
+            Self::Metrics => ("Where p2p-join serves metrics for Prometheus.", r#""127.0.0.1:9464""#),
             Self::Local => ("Whether p2p-join's overlay is purely local, and so needs no domain name.", "false"),
         }
     }

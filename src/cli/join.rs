@@ -15,6 +15,7 @@ use super::{
         table::{Cell, Grid, Tone},
     },
     runtime::{self, Stayed, Threads},
+    service_manager,
     settings::Settings,
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -63,6 +64,14 @@ struct Args {
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
 
+    /// Announce the member on the local network, and find others there (mDNS)
+    #[arg(long)]
+    mdns: bool,
+
+    /// Serve metrics for Prometheus on http://ADDR/metrics
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<String>,
+
     /// Print a configuration file with every key explained, and end
     #[arg(long)]
     print_config: bool,
@@ -99,7 +108,12 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if output.io().owns_process {
             descriptors::raise_limit();
         }
-        let request = JoinRequest { listen: settings.listen(&args.listen)?, local: settings.local(args.local) };
+        let request = JoinRequest {
+            listen: settings.listen(&args.listen)?,
+            local: settings.local(args.local),
+            mdns: args.mdns,
+            metrics: settings.metrics(args.metrics.as_deref())?,
+        };
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         progress.doing(|| match &access.overlay {
@@ -112,12 +126,17 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             let ended = ending.clone();
             let mut report = |outcome: JoinOutcome| {
                 let result = present(&outcome, output);
+                service_manager::ready(&outcome);
                 if result.is_err() {
                     ended.begin();
                 }
                 *printed_ref = Some(result);
             };
-            join(&access, &request, &mut report, ending.begun()).await
+            let left = join(&access, &request, &mut report, async {
+                ending.begun().await;
+                service_manager::stopping();
+            });
+            service_manager::watched(left).await
         })?;
         printed.unwrap_or(Ok(()))?;
         result?;
@@ -148,6 +167,9 @@ fn listing(outcome: &JoinOutcome) -> Grid {
     grid.pair("peer id", Cell::text(outcome.peer.to_string(), Tone::Plain));
     grid.pair("addresses", Cell::lines(&outcome.addresses, Tone::Plain));
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
+    if let Some(url) = &outcome.metrics {
+        grid.pair("metrics", Cell::text(url, Tone::Plain));
+    }
     let met = match outcome.peers {
         0 => Cell::text("none yet: this is the first member", Tone::Warning),
         peers => Cell::text(count(peers, "member"), Tone::Good),
@@ -173,6 +195,7 @@ mod tests {
             peer: PeerId::from_public_key([2; 32]),
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned(), "/ip4/192.0.2.7/tcp/4001".to_owned()],
             socket: "/home/alice/.local/share/p2psip/member.sock".to_owned(),
+            metrics: None,
             peers: 0,
             restored: 12,
             elapsed_ms: 3.0,

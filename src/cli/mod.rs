@@ -22,6 +22,7 @@ mod lines;
 mod logging;
 mod output;
 mod runtime;
+mod service_manager;
 mod settings;
 mod tool;
 mod trace;

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsString,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -126,6 +127,12 @@ impl Settings {
     /// Whether the overlay is purely local.
     pub(super) fn local(&self, option: bool) -> bool {
         option || self.layers.one(Key::Local, None).is_some_and(|local| local.value == "true")
+    }
+
+    /// Where to serve metrics.
+    pub(super) fn metrics(&self, option: Option<&str>) -> Result<Option<SocketAddr>, SettingsError> {
+        let text = self.layers.one(Key::Metrics, option).map(utf8).transpose()?;
+        text.map(|text| text.check(|text| check::socket_address(&text)).map(|checked| checked.value)).transpose()
     }
 
     /// How to reach the overlay. `overlay` is the operand OVERLAY of tools that have one.

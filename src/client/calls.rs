@@ -252,6 +252,37 @@ pub struct StatusReply {
     /// with the member, and how many they are. Members of older versions do not tell.
     #[serde(default)]
     pub buckets: Vec<(u32, u32)>,
+    /// How others reach it. Members of older versions do not tell.
+    #[serde(default)]
+    pub reach: ReachView,
+}
+
+/// How others reach a member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// Nobody has told yet.
+    #[default]
+    Unknown,
+    /// At its own addresses.
+    Direct,
+    /// Through a NAT that lets them in.
+    Mapped,
+    /// Through relays alone.
+    Relayed,
+    /// Not at all.
+    Not,
+}
+
+/// How others reach a member, and why so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachView {
+    /// How.
+    pub reach: Reach,
+    /// What that is concluded from, for people.
+    pub why: String,
+    /// The relays that hold a place for it.
+    pub relays: Vec<PeerId>,
 }
 
 /// Asks a member which records it holds.

@@ -5,11 +5,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};
+use hickory_proto::rr::{RData, Record, RecordType, rdata};
 
 use super::{
     DnsError, Naptr, Srv, excerpt,
-    rrset::{naptr, parse_name, srv, txt},
+    rrset::{canonical, naptr, parse_name, srv, txt},
 };
 
 /// The record types that publication deals with.
@@ -136,14 +136,14 @@ impl Data {
                 flags: text(&rule.flags),
                 services: text(&rule.services),
                 regexp: text(&rule.regexp),
-                replacement: shown(&rule.replacement),
+                replacement: canonical(&rule.replacement),
             }),
-            RData::PTR(name) => Self::Ptr(shown(&name.0)),
+            RData::PTR(name) => Self::Ptr(canonical(&name.0)),
             RData::SRV(server) => Self::Srv(Srv {
                 priority: server.priority,
                 weight: server.weight,
                 port: server.port,
-                target: shown(&server.target),
+                target: canonical(&server.target),
             }),
             RData::TXT(txt) => Self::Txt(txt.txt_data.concat()),
             _ => return None,
@@ -210,15 +210,6 @@ impl DnsRecord {
 /// A name with the root's dot, as files need it.
 pub(super) fn absolute(name: &str) -> String {
     if name.ends_with('.') { name.to_owned() } else { format!("{name}.") }
-}
-
-/// A name in lower case and without the root's dot; the root itself is `.`.
-pub(super) fn shown(name: &Name) -> String {
-    let text = name.to_ascii().to_ascii_lowercase();
-    match text.strip_suffix('.') {
-        Some("") | None => text,
-        Some(text) => text.to_owned(),
-    }
 }
 
 /// A text from the DNS, fit for a message.

@@ -2,20 +2,23 @@
 //!
 //! The only module that uses hickory; nothing above it sees one of its types.
 //!
-//! - [`Resolver`] asks name servers, one hickory resolver each, so that an error can say which of them did what.
+//! - [`Resolver`] asks name servers, each on its own, so that an error can say which of them did what.
+//! - [`locate`] finds the servers of a SIP or SIPS URI (RFC 3263).
 //! - [`find_peers`] and [`find_descriptor`] read the two TXT records by which an overlay is joined; their texts are
 //!   rendered by [`dnsaddr_text`] and [`DescriptorPointer`].
 //! - [`resolve_multiaddr_host`] replaces the domain name of a multiaddr by addresses.
 //! - [`DnsServer`] is a small authoritative name server on loopback, for the lab and for tests.
 //!
-//! DNSSEC: hickory is built without it, so every [`Answer`] is unauthenticated. The AD bit of a response is not
-//! looked at: it is the word of whoever sent the response, over a path that nothing protects. To validate here, hickory
-//! needs `dnssec-ring` or `dnssec-aws-lc-rs`, and [`Answer::authenticated`] becomes "every record was proven secure".
-//! A server for a private zone has no chain of trust from the root, so validation must remain an option.
+//! DNSSEC: nothing is validated here, so every [`Answer`] is unauthenticated. The AD bit of a response is not looked
+//! at: it is the word of whoever sent the response, over a path that nothing protects. hickory's validator can be put
+//! around [`exchange`], and then [`Answer::authenticated`] becomes "every record was proven secure". A server for a
+//! private zone has no chain of trust from the root, so validation must remain an option.
 
 mod bootstrap;
+mod cache;
 mod data;
 mod exchange;
+pub mod locate;
 mod multiaddr;
 pub mod publish;
 mod resolver;
@@ -33,8 +36,8 @@ pub use bootstrap::{
 pub use data::{Data, DataKind, DnsRecord};
 pub use multiaddr::resolve_multiaddr_host;
 pub use publish::PublishError;
-pub use resolver::{Answer, Family, Resolver, parse_server};
-pub use rrset::{Naptr, RrSet, Srv};
+pub use resolver::{Answer, Family, Origin, Resolver, parse_server};
+pub use rrset::{Naptr, RrSet, RrType, Srv};
 pub use server::{DnsServer, Grant, Zone};
 pub use tsig::{FUDGE, TsigKey};
 pub use update::{Change, Prerequisite, Refusal, Update};
@@ -128,6 +131,14 @@ pub enum DnsError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A URI that leads nowhere, whatever the DNS says.
+    #[error("{host} cannot be reached as asked: {why}; give another transport or port")]
+    Unlocatable {
+        /// The URI's host.
+        host: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// The embedded server cannot listen there.
     #[error("cannot serve DNS on {address}: {cause}; choose another address, or port 0 for any free one")]
     Listen {
@@ -149,7 +160,7 @@ impl DnsError {
             | Self::NoServer { .. }
             | Self::Malformed { .. }
             | Self::NotConfigured { .. } => Kind::Unreachable,
-            Self::Invalid { .. } => Kind::Usage,
+            Self::Invalid { .. } | Self::Unlocatable { .. } => Kind::Usage,
             Self::Listen { .. } => Kind::Local,
         }
     }

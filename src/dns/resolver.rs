@@ -1,62 +1,66 @@
-//! Asks name servers: one hickory resolver a server, raced here.
+//! Asks name servers, several at once where the first ones fail or are slow, and remembers what they say.
 //!
-//! hickory's own pool is not used across servers, for three reasons that were read in its source and tested: one
-//! server's REFUSED or SERVFAIL ends the search although another one knows the answer; the time limit of one attempt
-//! is shared by all servers, so that a third one may never be asked; and its errors do not say which server they are
-//! about. So each server is asked on its own: the first at once, the next when the one before has failed or been
-//! silent for [`STAGGER`]. The first answer that settles the question (records, NXDOMAIN, NODATA) ends the race.
-//!
-//! A closed port fails no faster than a silent server, because hickory's UDP sockets are not connected and never see
-//! the ICMP error. Answers, negative ones too, are cached for as long as their TTLs say.
+//! Each server is asked on its own: the one that answered last at first, the next when the one before has failed or
+//! been silent for [`STAGGER`]. The first answer that settles the question (records, NXDOMAIN, NODATA) ends the race;
+//! REFUSED, SERVFAIL, referrals and babble do not, and an error says which server they came from. Aliases (CNAME) are
+//! followed, a few; answers, negative ones too (RFC 2308), are cached for as long as they say.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, future::join, stream::FuturesUnordered};
 use hickory_proto::{
-    op::ResponseCode,
-    rr::{Name, RData, RecordType},
+    op::{Message, Query, ResponseCode},
+    rr::{Name, RData, Record, RecordType},
 };
-use hickory_resolver::{
-    TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
-    lookup::Lookup,
-    net::{DnsError as Semantic, NetError, NoRecords, runtime::TokioRuntimeProvider},
-    system_conf::read_system_conf,
-};
+use hickory_resolver::{Hosts, net::NetError, system_conf::read_system_conf};
 use tokio::time::timeout_at;
 use tracing::debug;
 
 use super::{
-    DnsError, invalid,
-    rrset::{parse_name, type_name},
+    DnsError, RrSet, RrType,
+    cache::Cache,
+    exchange::{self, NoResponse},
+    invalid,
+    rrset::{canonical, parse_name},
 };
 
-/// How long one attempt may take. A datagram is repeated once within it.
-const ATTEMPT: Duration = Duration::from_millis(500);
-/// How often a server is asked again: hickory makes one attempt more than this, hence 1.5 s for a silent server, in
-/// which a recursive one with an empty cache has mostly found the answer.
-const RETRIES: usize = 2;
 /// How long a server may be silent before the next one is asked as well.
 const STAGGER: Duration = Duration::from_millis(200);
-/// How many answers of one server are cached.
-const CACHED: u64 = 1024;
+/// How many answers are cached.
+const CACHED: usize = 1024;
+/// The most records of an answer that is worth caching, so that the cache is bounded in octets, too.
+const CACHED_RECORDS: usize = 64;
+/// How long an answer is believed at most, whatever its TTL.
+const MAX_TTL: u32 = 86_400;
+/// How long a denial is believed at most (RFC 2308 §5).
+const MAX_NEGATIVE_TTL: u32 = 3_600;
+/// How many aliases are followed.
+const MAX_ALIASES: usize = 8;
+/// The most records taken from the additional section.
+const MAX_ADDITIONAL: usize = 64;
 /// The port of name servers (RFC 1035 §4.2).
 const PORT: u16 = 53;
 
-/// Asks a list of name servers. Clones share caches and connections.
+/// Asks a list of name servers. Clones share the cache.
 #[derive(Clone)]
-pub struct Resolver {
-    servers: Vec<Server>,
+pub struct Resolver(Arc<Shared>);
+
+struct Shared {
+    servers: Vec<SocketAddr>,
+    /// Which of them answered last.
+    preferred: AtomicUsize,
+    hosts: Option<Hosts>,
+    cache: Mutex<Cache<Key, Result<Arc<Found>, Denial>>>,
 }
 
-#[derive(Clone)]
-struct Server {
-    address: SocketAddr,
-    resolver: TokioResolver,
-}
+type Key = (String, RrType);
 
 /// What the DNS says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,13 +83,50 @@ pub enum Family {
     V6,
 }
 
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This name server, just now.
+    Server(SocketAddr),
+    /// A server sent it unasked, along with the answer to another question.
+    Additional,
+    /// Some server said it earlier, and it still holds.
+    Cache,
+    /// Nobody was asked: it is in the hosts file, or follows from the name alone (RFC 6761).
+    Local,
+    /// Nobody answered.
+    Nobody,
+}
+
+/// Records, and those that the server sent along.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) data: Vec<RData>,
+    pub(super) additional: Vec<(String, RrSet)>,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) result: Result<Arc<Found>, DnsError>,
+    pub(super) origin: Origin,
+    pub(super) took: Duration,
+}
+
+/// In which of two ways there is nothing (RFC 2308 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Denial {
+    NxDomain,
+    NoData,
+}
+
 impl Resolver {
     /// Asks these servers and nothing else: neither the hosts file nor the system's search list.
     ///
     /// # Errors
     /// [`DnsError::NotConfigured`] if the list is empty.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, DnsError> {
-        Self::build(servers, ResolveHosts::Never)
+        Self::build(servers.to_vec(), None)
     }
 
     /// Asks the servers of the system's configuration, after its hosts file for addresses. The search list is not
@@ -96,25 +137,32 @@ impl Resolver {
     pub fn system() -> Result<Self, DnsError> {
         let not_configured = |cause: NetError| DnsError::NotConfigured { why: cause.to_string() };
         let (config, _) = read_system_conf().map_err(not_configured)?;
-        let servers: Vec<_> = config
+        let servers = config
             .name_servers()
             .iter()
             .map(|server| SocketAddr::new(server.ip, server.connections.first().map_or(PORT, |c| c.port)))
             .collect();
-        Self::build(&servers, ResolveHosts::Auto)
+        Self::build(servers, Hosts::from_system().ok())
     }
 
-    fn build(servers: &[SocketAddr], hosts: ResolveHosts) -> Result<Self, DnsError> {
+    fn build(mut servers: Vec<SocketAddr>, hosts: Option<Hosts>) -> Result<Self, DnsError> {
+        let mut seen = Vec::new();
+        servers.retain(|server| {
+            !seen.contains(server) && {
+                seen.push(*server);
+                true
+            }
+        });
         if servers.is_empty() {
             return Err(DnsError::NotConfigured { why: "the list of servers is empty".to_owned() });
         }
-        let servers = servers.iter().map(|&address| Server::new(address, hosts)).collect::<Result<_, _>>()?;
-        Ok(Self { servers })
+        let cache = Mutex::new(Cache::new(CACHED));
+        Ok(Self(Arc::new(Shared { servers, preferred: AtomicUsize::new(0), hosts, cache })))
     }
 
     /// The servers that are asked, in this order.
     pub fn servers(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.servers.iter().map(|server| server.address)
+        self.0.servers.iter().copied()
     }
 
     /// The TXT records of a name, the character-strings of each one joined.
@@ -122,7 +170,7 @@ impl Resolver {
     /// # Errors
     /// Says whether there are none, or nobody who could tell.
     pub async fn txt(&self, name: &str, deadline: Instant) -> Result<Answer<Vec<u8>>, DnsError> {
-        self.lookup(name, RecordType::TXT, deadline, |data| match data {
+        self.lookup(name, RrType::Txt, deadline, |data| match data {
             RData::TXT(txt) => Some(txt.txt_data.concat()),
             _ => None,
         })
@@ -143,11 +191,11 @@ impl Resolver {
                 Err(invalid(host, "it is an address of the other family"))
             };
         }
-        let v4 = self.lookup(host, RecordType::A, deadline, |data| match data {
+        let v4 = self.lookup(host, RrType::A, deadline, |data| match data {
             RData::A(address) => Some(IpAddr::V4(address.0)),
             _ => None,
         });
-        let v6 = self.lookup(host, RecordType::AAAA, deadline, |data| match data {
+        let v6 = self.lookup(host, RrType::Aaaa, deadline, |data| match data {
             RData::AAAA(address) => Some(IpAddr::V6(address.0)),
             _ => None,
         });
@@ -171,39 +219,128 @@ impl Resolver {
         }
     }
 
-    /// Asks one question; `take` picks the records of the type asked for from an answer that may have aliases too.
     async fn lookup<T>(
         &self,
         name: &str,
-        record_type: RecordType,
+        kind: RrType,
         deadline: Instant,
         take: impl Fn(&RData) -> Option<T>,
     ) -> Result<Answer<T>, DnsError> {
-        let question = Question { name: parse_name(name)?, record_type };
-        let lookup = self.race(&question, deadline.into()).await?;
-        let values: Vec<T> = lookup.answers().iter().filter_map(|record| take(&record.data)).collect();
-        if values.is_empty() { Err(question.no_data()) } else { Ok(Answer { values, authenticated: false }) }
+        let found = self.fetch(name, kind, deadline).await.result?;
+        Ok(Answer { values: found.data.iter().filter_map(take).collect(), authenticated: false })
     }
 
-    async fn race(&self, question: &Question, deadline: tokio::time::Instant) -> Result<Lookup, DnsError> {
+    /// Asks one question. Where there is an answer there is at least one record of the type.
+    pub(super) async fn fetch(&self, name: &str, kind: RrType, deadline: Instant) -> Fetched {
+        let started = Instant::now();
+        let (origin, result) = match parse_name(name) {
+            Ok(name) => self.find(Question::new(name, kind), deadline).await,
+            Err(error) => (Origin::Nobody, Err(error)),
+        };
+        Fetched { result, origin, took: started.elapsed() }
+    }
+
+    async fn find(&self, mut question: Question, deadline: Instant) -> (Origin, Result<Arc<Found>, DnsError>) {
+        if let Some(known) = self.known_here(&question) {
+            return (Origin::Local, known.map_err(|denial| question.denied(denial)));
+        }
+        let key = (canonical(question.query.name()), question.kind);
+        if let Some(known) = self.cache().get(&key, Instant::now()) {
+            return (Origin::Cache, known.clone().map_err(|denial| question.denied(denial)));
+        }
+        let (mut ttl, mut hops) = (MAX_TTL, 0);
+        loop {
+            let (server, judgement) = match self.race(&question, deadline.into()).await {
+                Ok(settled) => settled,
+                Err(error) => return (Origin::Nobody, Err(error)),
+            };
+            match judgement {
+                Judgement::Alias { target, ttl: of_alias, hops: more } => {
+                    ttl = ttl.min(of_alias);
+                    hops += more;
+                    if hops > MAX_ALIASES || more == 0 {
+                        let why = "its aliases (CNAME) lead nowhere".to_owned();
+                        return (Origin::Server(server), Err(question.malformed(server, why)));
+                    }
+                    question.query.set_name(target);
+                }
+                Judgement::Found { found, ttl: of_answer } => {
+                    let found = Arc::new(found);
+                    if found.data.len() <= CACHED_RECORDS {
+                        self.remember(key, Ok(found.clone()), ttl.min(of_answer));
+                    }
+                    return (Origin::Server(server), Ok(found));
+                }
+                Judgement::Denied { denial, ttl: of_denial } => {
+                    self.remember(key, Err(denial), ttl.min(of_denial));
+                    return (Origin::Server(server), Err(question.denied(denial)));
+                }
+            }
+        }
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache<Key, Result<Arc<Found>, Denial>>> {
+        self.0.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, key: Key, result: Result<Arc<Found>, Denial>, ttl: u32) {
+        let now = Instant::now();
+        self.cache().insert(key, result, now + Duration::from_secs(ttl.into()), now);
+    }
+
+    /// What needs no name server: special names (RFC 6761 §6.3, §6.4) and the hosts file.
+    fn known_here(&self, question: &Question) -> Option<Result<Arc<Found>, Denial>> {
+        let found = |data: Vec<RData>| Ok(Arc::new(Found { data, additional: Vec::new() }));
+        let name = canonical(question.query.name());
+        let is_below = |top: &str| name.rsplit('.').next() == Some(top);
+        if is_below("localhost") {
+            return Some(match question.kind {
+                RrType::A => found(vec![RData::A(Ipv4Addr::LOCALHOST.into())]),
+                RrType::Aaaa => found(vec![RData::AAAA(Ipv6Addr::LOCALHOST.into())]),
+                _ => Err(Denial::NoData),
+            });
+        }
+        if is_below("invalid") {
+            return Some(Err(Denial::NxDomain));
+        }
+        let hosts = self.0.hosts.as_ref().filter(|_| matches!(question.kind, RrType::A | RrType::Aaaa))?;
+        let data: Vec<RData> =
+            hosts.lookup_static_host(&question.query)?.answers().iter().map(|record| record.data.clone()).collect();
+        (!data.is_empty()).then(|| found(data))
+    }
+
+    async fn race(
+        &self,
+        question: &Question,
+        deadline: tokio::time::Instant,
+    ) -> Result<(SocketAddr, Judgement), DnsError> {
+        let servers = &self.0.servers;
+        let first = self.0.preferred.load(Ordering::Relaxed).checked_rem(servers.len()).unwrap_or(0);
+        let (before, from) = servers.split_at(first);
+        let mut waiting = from.iter().chain(before).copied();
+        let mut left = servers.len();
         let mut running = FuturesUnordered::new();
-        let mut waiting = self.servers.iter();
         let mut asked = Vec::new();
         let mut failure = None;
         loop {
             match waiting.next() {
                 Some(server) => {
-                    asked.push(server.address);
-                    running.push(server.ask(question));
+                    left -= 1;
+                    asked.push(server);
+                    running.push(question.ask(server));
                 }
                 None if running.is_empty() => break,
                 None => {}
             }
             // Once nobody is left to be asked, only the deadline counts.
-            let until = if waiting.len() > 0 { deadline.min(tokio::time::Instant::now() + STAGGER) } else { deadline };
+            let until = if left > 0 { deadline.min(tokio::time::Instant::now() + STAGGER) } else { deadline };
             match timeout_at(until, running.next()).await {
-                Ok(Some(Ok(settled))) => return settled,
-                Ok(Some(Err(failed))) => {
+                Ok(Some((server, Ok(judgement)))) => {
+                    let place = servers.iter().position(|known| *known == server).unwrap_or(0);
+                    self.0.preferred.store(place, Ordering::Relaxed);
+                    return Ok((server, judgement));
+                }
+                Ok(Some((_, Err(failed)))) => {
                     if failure.is_none() {
                         failure = failed;
                     }
@@ -223,88 +360,110 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-/// What a server's answer means for the race: `Ok` settles the question one way or the other, `Err` leaves it open;
-/// without an error, the server was silent.
-type Outcome = Result<Result<Lookup, DnsError>, Option<DnsError>>;
-
-impl Server {
-    fn new(address: SocketAddr, hosts: ResolveHosts) -> Result<Self, DnsError> {
-        // hickory takes the bare IP address, so the interface of a link-local one would be lost silently.
-        if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
-            return Err(invalid(&address.to_string(), "name servers on link-local addresses are not supported"));
-        }
-        let (mut udp, mut tcp) = (ConnectionConfig::udp(), ConnectionConfig::tcp());
-        udp.port = address.port();
-        tcp.port = address.port();
-        let server = NameServerConfig::new(address.ip(), true, vec![udp, tcp]);
-        let config = ResolverConfig::from_name_servers(vec![server]);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let options = builder.options_mut();
-        options.timeout = ATTEMPT;
-        options.attempts = RETRIES;
-        options.cache_size = CACHED;
-        options.use_hosts_file = hosts;
-        let resolver = builder.build().map_err(|cause| DnsError::NotConfigured { why: cause.to_string() })?;
-        Ok(Self { address, resolver })
-    }
-
-    async fn ask(&self, question: &Question) -> Outcome {
-        let result = self.resolver.lookup(question.name.clone(), question.record_type).await;
-        let server = self.address;
-        match &result {
-            Ok(lookup) => debug!(%server, %question, answers = lookup.answers().len(), "answered"),
-            Err(cause) => debug!(%server, %question, %cause, "no records"),
-        }
-        match result {
-            Ok(lookup) => Ok(Ok(lookup)),
-            Err(NetError::Dns(Semantic::NoRecordsFound(none))) => question.judge_empty(server, &none),
-            Err(NetError::Dns(Semantic::ResponseCode(code))) => Err(Some(question.failure(server, code))),
-            // Also with a truncated response before it: no TCP connection, no answer.
-            Err(NetError::Timeout | NetError::Io(_) | NetError::NoConnections | NetError::Busy) => Err(None),
-            Err(cause) => Err(Some(question.malformed(server, cause.to_string()))),
-        }
-    }
+/// A question, and how messages about it name it: as it was asked first, before aliases were followed.
+struct Question {
+    shown: String,
+    kind: RrType,
+    query: Query,
 }
 
-/// A name and a record type, which every message about them repeats.
-struct Question {
-    name: Name,
-    record_type: RecordType,
+/// A response that settles a question, or leads on.
+enum Judgement {
+    Found { found: Found, ttl: u32 },
+    Denied { denial: Denial, ttl: u32 },
+    Alias { target: Name, ttl: u32, hops: usize },
 }
 
 impl Question {
-    /// What a response without records means.
-    fn judge_empty(&self, server: SocketAddr, none: &NoRecords) -> Outcome {
-        match none.response_code {
-            ResponseCode::NXDomain => Ok(Err(DnsError::NxDomain { name: self.shown() })),
-            // Name servers without an SOA are a referral (RFC 2308 §2.2): the server expects us to ask on.
-            ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => Err(Some(DnsError::ServerFailure {
-                name: self.shown(),
-                record: type_name(self.record_type),
+    fn new(name: Name, kind: RrType) -> Self {
+        let shown = name.to_ascii().trim_end_matches('.').to_owned();
+        Self { shown, kind, query: Query::query(name, kind.record_type()) }
+    }
+
+    /// Asks one server. An error leaves the question open; without one, the server was silent.
+    async fn ask(&self, server: SocketAddr) -> (SocketAddr, Result<Judgement, Option<DnsError>>) {
+        let judgement = match exchange::ask(server, &self.query).await {
+            Ok(response) => {
+                let (code, answers) = (response.metadata.response_code, response.answers.len());
+                debug!(%server, question = %self.query, %code, answers, "answered");
+                self.judge(server, &response).map_err(Some)
+            }
+            Err(NoResponse::Silent) => {
+                debug!(%server, question = %self.query, "no answer");
+                Err(None)
+            }
+            Err(NoResponse::Unreachable(cause)) => {
+                debug!(%server, question = %self.query, %cause, "cannot be asked");
+                Err(None)
+            }
+            Err(NoResponse::Malformed(why)) => Err(Some(self.malformed(server, why))),
+        };
+        (server, judgement)
+    }
+
+    fn judge(&self, server: SocketAddr, response: &Message) -> Result<Judgement, DnsError> {
+        let code = response.metadata.response_code;
+        if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+            return Err(self.failure(server, code));
+        }
+        let (mut name, mut ttl, mut hops) = (self.query.name().to_lowercase(), MAX_TTL, 0);
+        loop {
+            let at_name = || response.answers.iter().filter(|record| record.name.to_lowercase() == name);
+            let wanted: Vec<&Record> =
+                at_name().filter(|record| record.record_type() == self.kind.record_type()).collect();
+            if !wanted.is_empty() {
+                let ttl = wanted.iter().map(|record| record.ttl).min().unwrap_or(0).min(ttl);
+                let data = wanted.into_iter().map(|record| record.data.clone()).collect();
+                return Ok(Judgement::Found { found: Found { data, additional: additional(response) }, ttl });
+            }
+            let alias = at_name().find_map(|record| match &record.data {
+                RData::CNAME(target) => Some((target.0.to_lowercase(), record.ttl)),
+                _ => None,
+            });
+            let Some((target, of_alias)) = alias else { break };
+            (name, ttl, hops) = (target, ttl.min(of_alias), hops + 1);
+            if hops > MAX_ALIASES {
+                return Err(self.malformed(server, "its aliases (CNAME) lead nowhere".to_owned()));
+            }
+        }
+        let soa = response.authorities.iter().find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(record.ttl.min(soa.minimum).min(MAX_NEGATIVE_TTL)),
+            _ => None,
+        });
+        // Without an SOA a denial must not be remembered (RFC 2308 §5). The code is that of the last alias (RFC 6604).
+        let of_denial = soa.unwrap_or(0).min(ttl);
+        if code == ResponseCode::NXDomain {
+            return Ok(Judgement::Denied { denial: Denial::NxDomain, ttl: of_denial });
+        }
+        if soa.is_none() && hops > 0 {
+            return Ok(Judgement::Alias { target: name, ttl, hops });
+        }
+        // Name servers without an SOA are a referral (RFC 2308 §2.2): the server expects us to ask on.
+        if soa.is_none() && response.authorities.iter().any(|record| record.record_type() == RecordType::NS) {
+            return Err(DnsError::ServerFailure {
+                name: self.shown.clone(),
+                record: self.kind.name(),
                 server,
                 code: "with a referral".to_owned(),
                 meaning: "it does not hold the name and does not resolve on behalf of others",
-            })),
-            ResponseCode::NoError => Ok(Err(self.no_data())),
-            code => Err(Some(self.failure(server, code))),
+            });
+        }
+        Ok(Judgement::Denied { denial: Denial::NoData, ttl: of_denial })
+    }
+
+    fn denied(&self, denial: Denial) -> DnsError {
+        match denial {
+            Denial::NxDomain => DnsError::NxDomain { name: self.shown.clone() },
+            Denial::NoData => DnsError::NoData { name: self.shown.clone(), record: self.kind.name() },
         }
     }
 
-    /// The name as people write it.
-    fn shown(&self) -> String {
-        self.name.to_ascii().trim_end_matches('.').to_owned()
-    }
-
-    fn no_data(&self) -> DnsError {
-        DnsError::NoData { name: self.shown(), record: type_name(self.record_type) }
-    }
-
     fn no_server(&self, servers: Vec<SocketAddr>) -> DnsError {
-        DnsError::NoServer { name: self.shown(), record: type_name(self.record_type), servers }
+        DnsError::NoServer { name: self.shown.clone(), record: self.kind.name(), servers }
     }
 
     fn malformed(&self, server: SocketAddr, why: String) -> DnsError {
-        DnsError::Malformed { name: self.shown(), record: type_name(self.record_type), server, why }
+        DnsError::Malformed { name: self.shown.clone(), record: self.kind.name(), server, why }
     }
 
     fn failure(&self, server: SocketAddr, code: ResponseCode) -> DnsError {
@@ -318,14 +477,27 @@ impl Question {
             ResponseCode::NotAuth => ("NOTAUTH".to_owned(), "it is not responsible for that name"),
             other => (format!("RCODE {}", u16::from(other)), "it did not answer the question"),
         };
-        DnsError::ServerFailure { name: self.shown(), record: type_name(self.record_type), server, code, meaning }
+        DnsError::ServerFailure { name: self.shown.clone(), record: self.kind.name(), server, code, meaning }
     }
 }
 
-impl std::fmt::Display for Question {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.name, self.record_type)
+/// What the server has sent along, as sets: those that locating a SIP server could ask for next.
+fn additional(response: &Message) -> Vec<(String, RrSet)> {
+    let mut sets: Vec<(String, RrType, Vec<&RData>)> = Vec::new();
+    for record in response.additionals.iter().take(MAX_ADDITIONAL) {
+        let kind = match record.data {
+            RData::A(_) => RrType::A,
+            RData::AAAA(_) => RrType::Aaaa,
+            RData::SRV(_) => RrType::Srv,
+            _ => continue,
+        };
+        let name = canonical(&record.name);
+        match sets.iter_mut().find(|(known, of, _)| *known == name && *of == kind) {
+            Some((_, _, data)) => data.push(&record.data),
+            None => sets.push((name, kind, vec![&record.data])),
+        }
     }
+    sets.into_iter().map(|(name, kind, data)| (name, RrSet::from_rdata(kind, data.into_iter()))).collect()
 }
 
 /// Parses what `--dns` takes: an address with or without a port (53), IPv6 addresses in brackets if there is a port.
@@ -349,7 +521,7 @@ pub fn parse_server(text: &str) -> Result<SocketAddr, DnsError> {
 }
 
 /// An IP address, IPv6 with or without brackets.
-fn parse_literal(text: &str) -> Option<IpAddr> {
+pub(super) fn parse_literal(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[') {
         Some(rest) => rest.strip_suffix(']')?.parse().ok().map(IpAddr::V6),
         None => text.parse().ok(),

@@ -1,6 +1,9 @@
 //! Resource record sets in our own terms, and their translation to hickory's.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use hickory_proto::rr::{Name, RData, RecordType, rdata};
 
@@ -64,7 +67,132 @@ pub struct Naptr {
     pub replacement: String,
 }
 
+/// The record types that are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RrType {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// Rewriting rules.
+    Naptr,
+    /// Servers of a service.
+    Srv,
+    /// Texts.
+    Txt,
+}
+
+impl RrType {
+    pub(super) const fn record_type(self) -> RecordType {
+        match self {
+            Self::A => RecordType::A,
+            Self::Aaaa => RecordType::AAAA,
+            Self::Naptr => RecordType::NAPTR,
+            Self::Srv => RecordType::SRV,
+            Self::Txt => RecordType::TXT,
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        type_name(self.record_type())
+    }
+}
+
+impl fmt::Display for RrType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// As zone files write it, without the dot at the end of the target.
+impl fmt::Display for Srv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.priority, self.weight, self.port, self.target)
+    }
+}
+
+/// As zone files write it, without the dot at the end of the replacement.
+impl fmt::Display for Naptr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { order, preference, flags, services, regexp, replacement } = self;
+        write!(f, "{order} {preference} \"{flags}\" \"{services}\" \"{regexp}\" {replacement}")
+    }
+}
+
 impl RrSet {
+    /// The records of one type among others; texts that are not UTF-8 with replacement characters, names in lower
+    /// case.
+    pub(super) fn from_rdata<'a>(kind: RrType, data: impl Iterator<Item = &'a RData>) -> Self {
+        fn all<'a, T>(data: impl Iterator<Item = &'a RData>, take: impl Fn(&RData) -> Option<T>) -> Vec<T> {
+            data.filter_map(take).take(MAX_RECORDS).collect()
+        }
+        let lossy = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        match kind {
+            RrType::A => Self::A(all(data, |data| if let RData::A(a) = data { Some(a.0) } else { None })),
+            RrType::Aaaa => Self::Aaaa(all(data, |data| if let RData::AAAA(a) = data { Some(a.0) } else { None })),
+            RrType::Naptr => Self::Naptr(all(data, |data| match data {
+                RData::NAPTR(naptr) => Some(Naptr {
+                    order: naptr.order,
+                    preference: naptr.preference,
+                    flags: lossy(&naptr.flags),
+                    services: lossy(&naptr.services),
+                    regexp: lossy(&naptr.regexp),
+                    replacement: canonical(&naptr.replacement),
+                }),
+                _ => None,
+            })),
+            RrType::Srv => Self::Srv(all(data, |data| match data {
+                RData::SRV(srv) => Some(Srv {
+                    priority: srv.priority,
+                    weight: srv.weight,
+                    port: srv.port,
+                    target: canonical(&srv.target),
+                }),
+                _ => None,
+            })),
+            RrType::Txt => Self::Txt(all(data, |data| match data {
+                RData::TXT(txt) => Some(lossy(&txt.txt_data.concat())),
+                _ => None,
+            })),
+        }
+    }
+
+    /// How many records there are.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::A(all) => all.len(),
+            Self::Aaaa(all) => all.len(),
+            Self::Txt(all) | Self::Ns(all) => all.len(),
+            Self::Srv(all) => all.len(),
+            Self::Naptr(all) => all.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The data of each record as zone files write it, in the order in which the records are meant to be used.
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            Self::A(all) => all.iter().map(ToString::to_string).collect(),
+            Self::Aaaa(all) => all.iter().map(ToString::to_string).collect(),
+            Self::Txt(all) => all.iter().map(|text| format!("\"{text}\"")).collect(),
+            Self::Ns(all) => all.clone(),
+            Self::Srv(all) => {
+                let mut sorted: Vec<&Srv> = all.iter().collect();
+                sorted.sort_by(|a, b| (a.priority, b.weight, &a.target).cmp(&(b.priority, a.weight, &b.target)));
+                sorted.into_iter().map(ToString::to_string).collect()
+            }
+            Self::Naptr(all) => {
+                let mut sorted: Vec<&Naptr> = all.iter().collect();
+                sorted.sort_by_key(|naptr| (naptr.order, naptr.preference));
+                sorted.into_iter().map(ToString::to_string).collect()
+            }
+        }
+    }
+
     pub(super) const fn record_type(&self) -> RecordType {
         match self {
             Self::A(_) => RecordType::A,
@@ -146,6 +274,15 @@ pub(super) fn parse_name(text: &str) -> Result<Name, DnsError> {
 /// As [`parse_name`], or the root, by which SRV and NAPTR say "none".
 fn parse_target(text: &str) -> Result<Name, DnsError> {
     if text == "." { Ok(Name::root()) } else { parse_name(text) }
+}
+
+/// A name as it is compared: in lower case (RFC 4343), without the root's dot; the root itself is `.`.
+pub(super) fn canonical(name: &Name) -> String {
+    let mut text = name.to_ascii().to_ascii_lowercase();
+    if text.len() > 1 && text.ends_with('.') {
+        text.pop();
+    }
+    text
 }
 
 /// How messages name the record types that are asked for here.

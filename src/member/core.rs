@@ -491,7 +491,7 @@ impl Core {
             overlay: self.descriptor.overlay().clone(),
             descriptor: self.descriptor.hash().to_string(),
             policy: self.descriptor.policy().to_string(),
-            addresses: self.network.listening().to_vec(),
+            addresses: self.network.addresses(),
             peers: count(self.network.table().len()),
             connections: u32::try_from(traffic.connections.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
             names: count(names),
@@ -501,6 +501,7 @@ impl Core {
             served: traffic.served.load(Ordering::Relaxed),
             throttled: traffic.throttled.load(Ordering::Relaxed),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            reach: self.network.reach(),
             buckets: self.network.table().buckets().into_iter().map(|(bits, peers)| (bits, count(peers))).collect(),
         }
     }

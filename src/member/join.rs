@@ -1,6 +1,6 @@
 //! Entering the overlay, keeping the routing table fresh, and finding back.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{sync::watch, time::Instant};
@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{MemberConfig, MemberError, core::Core, sync::spread};
 use crate::{
     client::{Closest, PeerInfo},
-    name::Position,
+    name::{PeerId, Position},
     overlay::swarm::{AskError, Network},
 };
 
@@ -18,31 +18,47 @@ const NEIGHBOURS: u8 = 20;
 const DISTANT_BUCKETS: u32 = 8;
 /// Neighbours beyond the storers of our own position that a member makes itself known to.
 const MARGIN: usize = 3;
+/// The least time that the other entries have once one has answered.
+const MIN_ENTRIES_WAIT: Duration = Duration::from_millis(20);
 /// Peers tried at a time when the overlay has been lost.
 const MAX_TRIED: usize = 16;
 
-/// Asks every given peer at once for our neighbours, and goes on as soon as one has answered.
+/// Asks every given peer at once for our neighbours. Once one has answered, the others have as long again: a single
+/// entry may lie, and what several tell apart from each other does not all come from it.
 pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(), MemberError> {
     network.heard_of(config.remembered.iter().cloned());
     let entries: Vec<&PeerInfo> = config.peers.iter().filter(|info| info.peer != network.peer()).collect();
     if entries.is_empty() {
-        meet(network, config).await;
+        meet(network, config, Vec::new()).await;
         return Ok(());
     }
-    let own = network.peer().position();
+    let (own, began) = (network.peer().position(), Instant::now());
     let ask_entry = |entry| async move { (entry, ask(network, entry, own, config.timing.join).await) };
     let mut asked: FuturesUnordered<_> = entries.into_iter().map(ask_entry).collect();
-    let mut failures = Vec::new();
-    while let Some((entry, result)) = asked.next().await {
+    let (mut told, mut failures) = (Vec::new(), Vec::new());
+    let mut until = None;
+    while let Some((entry, result)) = next_before(&mut asked, until).await {
         match result {
             Ok(neighbours) => {
-                network.heard_of(neighbours.into_iter().chain([entry.clone()]));
-                look_around(network, entry, config).await;
-                meet(network, config).await;
-                return Ok(());
+                let took = began.elapsed().clamp(MIN_ENTRIES_WAIT, config.timing.request);
+                until = until.or(Some(Instant::now() + took));
+                told.push((entry, neighbours));
             }
             Err(error) => failures.push((entry, error)),
         }
+    }
+    if !told.is_empty() {
+        for (entry, neighbours) in &told {
+            network.heard_of(neighbours.iter().chain([*entry]).cloned());
+        }
+        let look = told.iter().map(|(entry, _)| look_around(network, entry, config));
+        futures::future::join_all(look).await;
+        let reach = reach(config);
+        let nearest = told
+            .into_iter()
+            .flat_map(|(entry, neighbours)| std::iter::once(entry.clone()).chain(neighbours.into_iter().take(reach)));
+        meet(network, config, nearest.collect()).await;
+        return Ok(());
     }
     let overlay = config.descriptor.overlay().clone();
     let describe = |(entry, error): &(&PeerInfo, AskError)| {
@@ -54,6 +70,14 @@ pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(),
     } else {
         MemberError::NobodyToJoin { overlay, tried }
     })
+}
+
+/// The next one to be done, if one is before `until`.
+async fn next_before<F: Future>(pending: &mut FuturesUnordered<F>, until: Option<Instant>) -> Option<F::Output> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, pending.next()).await.ok().flatten(),
+        None => pending.next().await,
+    }
 }
 
 async fn ask(
@@ -78,19 +102,27 @@ async fn look_around(network: &Network, entry: &PeerInfo, config: &MemberConfig)
     }
 }
 
+/// How many neighbours a member makes itself known to.
+fn reach(config: &MemberConfig) -> usize {
+    usize::from(config.descriptor.limits().replication) + MARGIN
+}
+
 /// Makes our nearest neighbours know us: those who hold what we shall hold learn of us by being asked. Twice, for the
-/// first answers may tell of nearer ones.
-async fn meet(network: &Network, config: &MemberConfig) {
+/// first answers may tell of nearer ones. `told` are asked as well: what one entry makes up, if it lies, stands nearest
+/// and would hide them.
+async fn meet(network: &Network, config: &MemberConfig, mut told: Vec<PeerInfo>) {
     let own = network.peer().position();
-    let nearest = || network.closest(&own, usize::from(config.descriptor.limits().replication) + MARGIN);
-    let mut met: Vec<PeerInfo> = Vec::new();
+    let mut met: HashSet<PeerId> = HashSet::from([network.peer()]);
     for _ in 0..2 {
-        let strangers: Vec<PeerInfo> = nearest().into_iter().filter(|info| !met.contains(info)).collect();
+        let strangers: Vec<PeerInfo> = std::mem::take(&mut told)
+            .into_iter()
+            .chain(network.closest(&own, reach(config)))
+            .filter(|info| met.insert(info.peer))
+            .collect();
         let asked = strangers.iter().map(|neighbour| ask(network, neighbour, own, config.timing.request));
         for closer in futures::future::join_all(asked).await.into_iter().flatten() {
             network.heard_of(closer);
         }
-        met.extend(strangers);
     }
 }
 
@@ -141,7 +173,7 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
 /// Asks the neighbours about the neighbourhood, and somebody far away about one of the larger buckets. Whoever is
 /// dead is missed by it and leaves the table.
 async fn refresh(network: &Network, config: &MemberConfig, bucket: u32) {
-    meet(network, config).await;
+    meet(network, config, Vec::new()).await;
     let target = network.peer().position().with_bit_flipped(bucket);
     for peer in network.closest(&target, 1) {
         if let Ok(peers) = ask(network, &peer, target, config.timing.request).await {

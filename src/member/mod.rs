@@ -10,6 +10,7 @@ mod error;
 mod handlers;
 mod join;
 mod keep;
+pub mod metrics;
 mod sync;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -21,6 +22,7 @@ pub use self::{
     config::{MemberConfig, Timing},
     core::{Handler, remembered},
     error::MemberError,
+    metrics::{Metrics, MetricsError, MetricsServer},
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply, StatusReply},
@@ -41,6 +43,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Member {
     key: Arc<SecretKey>,
     core: Arc<Core>,
+    metrics: Metrics,
     socket: Option<SocketServer>,
     set_aside: Vec<SetAside>,
     stop: watch::Sender<bool>,
@@ -65,6 +68,7 @@ impl Member {
         let mut member = Self {
             set_aside,
             key: config.key.clone(),
+            metrics: Metrics::of(&core),
             core: core.clone(),
             socket: None,
             stop,
@@ -104,9 +108,9 @@ impl Member {
         self.core.network().myself()
     }
 
-    /// The bound addresses, as multiaddrs without the `/p2p/` part.
+    /// The addresses at which others reach it, as multiaddrs without the `/p2p/` part.
     pub fn addresses(&self) -> Vec<String> {
-        self.core.network().listening().to_vec()
+        self.core.network().addresses()
     }
 
     /// The addresses as others write them into `--peer`: with the `/p2p/` part.
@@ -123,6 +127,11 @@ impl Member {
     /// How the member is.
     pub fn status(&self) -> StatusReply {
         self.core.status()
+    }
+
+    /// What it counts.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Records that came back from the last run.

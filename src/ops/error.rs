@@ -4,7 +4,7 @@ use crate::{
     dns::DnsError,
     identity::IdentityError,
     kind::Kind,
-    member::MemberError,
+    member::{MemberError, MetricsError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
@@ -34,6 +34,9 @@ pub enum OpsError {
     /// The member that was to run in this process.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// Metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A record that cannot be made.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -180,6 +183,7 @@ impl OpsError {
             Self::Socket(error) => error.kind(),
             Self::Network(error) => error.kind(),
             Self::Member(error) => error.kind(),
+            Self::Metrics(error) => error.kind(),
             Self::Record(error) => error.kind(),
             Self::Ask { error, .. } => error.kind(),
             Self::PeerAddress { .. }

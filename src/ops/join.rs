@@ -1,6 +1,6 @@
 //! Being a member: `p2p-join`.
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
 use crate::{
@@ -17,6 +17,10 @@ pub struct JoinRequest {
     pub listen: Vec<String>,
     /// Whether the overlay is a purely local one (R2): any name will do, and a descriptor is made if there is none.
     pub local: bool,
+    /// Whether to announce itself, and to find others, on the local network.
+    pub mdns: bool,
+    /// Where to serve metrics, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -43,6 +47,10 @@ pub async fn join(
         () = &mut shutdown => return Ok(()),
     };
     let member = &running.member;
+    let metrics = match request.metrics {
+        Some(address) => Some(member.metrics().serve(address).await?),
+        None => None,
+    };
     let status = member.status();
     report(JoinOutcome {
         status: "joined",
@@ -52,6 +60,7 @@ pub async fn join(
         peer: status.peer,
         addresses: member.full_addresses(),
         socket: member.socket().map(|path| path.display().to_string()).unwrap_or_default(),
+        metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
         elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
@@ -69,6 +78,8 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     let mut config = MemberConfig::new(known.descriptor.clone(), Arc::new(home.peer_key()?));
     config.revocations = known.revocations.clone();
     config.network.quic = true;
+    config.network.nat = true;
+    config.network.mdns = request.mdns;
     config.network.listen = listen_addresses(access, request);
     config.peers = peers;
     config.remembered = remembered(&home);

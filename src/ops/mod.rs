@@ -4,6 +4,7 @@
 pub mod access;
 pub mod enroll;
 mod error;
+pub mod flow;
 pub mod inspect;
 pub mod join;
 pub mod lookup;

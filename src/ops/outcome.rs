@@ -278,6 +278,9 @@ pub struct JoinOutcome {
     pub addresses: Vec<String>,
     /// The unix socket for tools on this machine.
     pub socket: String,
+    /// Where its metrics are served, if they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// Members met so far; 0 for the first one.
     pub peers: u32,
     /// Records that came back from the last run.

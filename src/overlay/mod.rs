@@ -14,6 +14,7 @@ pub mod lookup;
 pub mod memory;
 pub mod persist;
 pub mod placement;
+pub mod reach;
 mod respond;
 pub mod socket;
 pub mod storer;

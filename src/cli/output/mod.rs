@@ -3,6 +3,7 @@
 pub(super) mod error;
 pub(super) mod escape;
 mod json;
+pub(super) mod ladder;
 pub(super) mod progress;
 pub(super) mod table;
 
@@ -14,11 +15,12 @@ use serde::Serialize;
 use self::{
     error::{Failure, Stop},
     escape::escape,
+    ladder::Strokes,
     progress::Progress,
     table::Grid,
 };
 use super::{args::CommonArgs, io::Env, io::Io};
-use crate::clock::UnixMs;
+use crate::{clock::UnixMs, ops::flow::FlowView};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +81,10 @@ impl Paint {
 
     fn warning(self, text: &str) -> String {
         if self.0 { text.yellow().bold().to_string() } else { text.to_owned() }
+    }
+
+    fn good(self, text: &str) -> String {
+        if self.0 { text.green().to_string() } else { text.to_owned() }
     }
 
     fn strong(self, text: &str) -> String {
@@ -156,6 +162,13 @@ impl<'io, 'streams> Output<'io, 'streams> {
     pub(super) fn table(&mut self, grid: &Grid) -> Result<(), Stop> {
         let text = grid.render(self.out.0, self.io.width);
         self.write(&text)
+    }
+
+    /// Draws a call flow.
+    pub(super) fn ladder(&mut self, flow: &FlowView, strokes: Strokes) -> Result<(), Stop> {
+        let text = ladder::draw(flow, self.out, self.io.width, strokes);
+        self.write(&text)?;
+        if flow.hops.is_empty() { Ok(()) } else { self.table(&ladder::hops(flow)) }
     }
 
     /// Prints an outcome as JSON.

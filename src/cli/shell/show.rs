@@ -10,7 +10,7 @@ use super::super::{
     },
 };
 use crate::{
-    client::Event,
+    client::{Event, Reach},
     clock::UnixMs,
     ops::outcome::{EventOutcome, HeldOutcome, PeersOutcome, PingOutcome, StatusOutcome, TableOutcome},
 };
@@ -32,6 +32,18 @@ pub(super) fn status(outcome: &StatusOutcome, output: &mut Output<'_, '_>) -> Re
     grid.pair("policy", Cell::text(format!("{} ({descriptor})", member.policy), Tone::Plain));
     grid.pair("peer id", Cell::text(member.peer.to_string(), Tone::Plain));
     grid.pair("addresses", Cell::lines(&member.addresses, Tone::Plain));
+    let (reached, tone) = match member.reach.reach {
+        Reach::Unknown => ("not known yet", Tone::Plain),
+        Reach::Direct => ("directly", Tone::Good),
+        Reach::Mapped => ("through a NAT that lets others in", Tone::Good),
+        Reach::Relayed => ("through relays", Tone::Warning),
+        Reach::Not => ("not at all", Tone::Warning),
+    };
+    grid.pair("reached", Cell::text(format!("{reached}: {}", member.reach.why), tone));
+    if !member.reach.relays.is_empty() {
+        let relays: Vec<String> = member.reach.relays.iter().map(ToString::to_string).collect();
+        grid.pair("relays", Cell::lines(&relays, Tone::Plain));
+    }
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
     let peers = format!("{}, {}", count(member.peers, "peer"), count(member.connections, "connection"));
     grid.pair("knows", Cell::text(peers, if member.peers > 0 { Tone::Good } else { Tone::Warning }));

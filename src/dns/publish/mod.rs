@@ -7,6 +7,7 @@
 mod error;
 mod lease;
 mod plan;
+mod primary;
 mod records;
 mod snapshot;
 #[cfg(test)]
@@ -26,15 +27,20 @@ use hickory_proto::{
 pub use error::PublishError;
 pub use lease::{Lease, TOMBSTONE};
 pub use plan::Plan;
-pub use records::{LEASES, MAX_TTL, Publication, SipEndpoint, SipTransport, host_of, lease_owner, unreachable};
+pub use records::{
+    LEASES, MAX_TTL, Publication, SipEndpoint, TRANSPORTS, host_of, lease_owner, srv_owner, unreachable,
+};
+
+pub use super::locate::Transport;
 pub use snapshot::{Host, Snapshot};
 
-use self::plan::Author;
+use self::{
+    plan::Author,
+    primary::{Exchange, Sent, random_id},
+};
 use super::{
     Change, Data, DataKind, DnsError, Resolver, TsigKey, Update,
-    data::shown,
-    exchange::{Exchange, Sent, random_id},
-    rrset::{parse_name, type_name},
+    rrset::{canonical, parse_name, type_name},
     update::{Judgement, Refusal},
 };
 use crate::{clock::UnixMs, name::OverlayId};
@@ -481,7 +487,7 @@ fn start_of_authority(reply: &Message, overlay: &OverlayId) -> Option<(String, S
     let name = parse_name(overlay.as_str()).ok()?;
     let mut records = reply.answers.iter().chain(&reply.authorities);
     records.find_map(|record| match &record.data {
-        RData::SOA(soa) if record.name.zone_of(&name) => Some((shown(&record.name), shown(&soa.mname))),
+        RData::SOA(soa) if record.name.zone_of(&name) => Some((canonical(&record.name), canonical(&soa.mname))),
         _ => None,
     })
 }

@@ -5,9 +5,9 @@
 //! else needs it.
 
 use super::{
-    Host, Lease, Publication, PublishError, SipTransport, Snapshot,
+    Host, Lease, Publication, PublishError, Snapshot, TRANSPORTS,
     lease::TOMBSTONE,
-    records::{index_owner, lease_owner, seconds},
+    records::{index_owner, lease_owner, rule, seconds, srv_owner},
 };
 use crate::{
     clock::UnixMs,
@@ -151,9 +151,9 @@ pub(super) fn reap(zone: &Snapshot, host: &str, author: Author<'_>) -> Result<Op
 /// nothing to mend.
 pub(super) fn mend(zone: &Snapshot, missing: Option<u32>) -> Option<Update> {
     let mut update = Update { zone: zone.zone().to_owned(), ..Update::default() };
-    for transport in SipTransport::ALL {
-        let (name, rule) = (zone.overlay().to_string(), Data::Naptr(transport.rule(zone.overlay())));
-        let owner = transport.owner(zone.overlay());
+    for transport in TRANSPORTS {
+        let (name, rule) = (zone.overlay().to_string(), Data::Naptr(rule(transport, zone.overlay())));
+        let owner = srv_owner(transport, zone.overlay());
         match (zone.rule(transport), missing) {
             ((false, true), Some(ttl)) => {
                 let servers = zone.set(&owner, DataKind::Srv).to_vec();
@@ -233,12 +233,12 @@ fn withdraw_all(plan: &mut Plan, zone: &Snapshot) {
 fn withdraw(plan: &mut Plan, zone: &Snapshot, keep: &[DnsRecord]) {
     let overlay = zone.overlay();
     let kept = |name: &str, data: &Data| keep.iter().any(|record| record.name == name && record.data == *data);
-    for transport in SipTransport::ALL {
-        let owner = transport.owner(overlay);
+    for transport in TRANSPORTS {
+        let owner = srv_owner(transport, overlay);
         let all = zone.set(&owner, DataKind::Srv);
         let is_ours = |data: &Data| matches!(data, Data::Srv(server) if server.target == plan.host);
         let gone = all.iter().filter(|data| is_ours(data) && !kept(&owner, data)).cloned().collect::<Vec<_>>();
-        let rule = Data::Naptr(transport.rule(overlay));
+        let rule = Data::Naptr(rule(transport, overlay));
         let still_needed = keep.iter().any(|record| record.name == owner) || all.len() > gone.len();
         if !gone.is_empty() && !still_needed && zone.has(overlay.as_str(), &rule) {
             // Whoever adds a server meanwhile changes the set, and this update fails; whoever comes later adds the rule.

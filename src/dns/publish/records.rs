@@ -1,9 +1,7 @@
 //! The records of one proxy peer (RFC 3263 §4), and where in the zone they lie.
 
 use std::{
-    fmt,
     net::{IpAddr, Ipv6Addr},
-    str::FromStr,
     time::Duration,
 };
 
@@ -11,7 +9,7 @@ use super::PublishError;
 use crate::{
     dns::{
         Data, DescriptorPointer, DnsRecord, Naptr, Srv, descriptor_owner, dnsaddr_owner, dnsaddr_text,
-        rrset::parse_name,
+        locate::Transport, rrset::parse_name,
     },
     name::{OverlayId, PeerId},
 };
@@ -29,73 +27,28 @@ const WEIGHT: u16 = 50;
 /// The preference of every NAPTR rule: each transport has one.
 const PREFERENCE: u16 = 50;
 
-/// A SIP transport with records of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SipTransport {
-    /// `SIP+D2U`.
-    Udp,
-    /// `SIP+D2T`.
-    Tcp,
-    /// `SIPS+D2T`; only for those with a certificate for the overlay identifier.
-    Tls,
+/// The transports that have records of their own. TLS is for those alone who have a certificate for the overlay identifier.
+pub const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+
+/// Where the SRV records of a transport lie.
+pub fn srv_owner(transport: Transport, overlay: &OverlayId) -> String {
+    format!("{}.{overlay}", transport.srv_labels())
 }
 
-impl SipTransport {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
-
-    /// Where the SRV records of the transport lie.
-    pub fn owner(self, overlay: &OverlayId) -> String {
-        let labels = match self {
-            Self::Udp => "_sip._udp",
-            Self::Tcp => "_sip._tcp",
-            Self::Tls => "_sips._tcp",
-        };
-        format!("{labels}.{overlay}")
-    }
-
-    /// The port where no SRV record names one (RFC 3263 §4.2).
-    pub const fn default_port(self) -> u16 {
-        match self {
-            Self::Udp | Self::Tcp => 5060,
-            Self::Tls => 5061,
-        }
-    }
-
-    /// The rule that leads to the transport's SRV records. TLS is preferred, then what has no limit on a message's size.
-    pub(super) fn rule(self, overlay: &OverlayId) -> Naptr {
-        let (order, services) = match self {
-            Self::Tls => (10, "SIPS+D2T"),
-            Self::Tcp => (20, "SIP+D2T"),
-            Self::Udp => (30, "SIP+D2U"),
-        };
-        Naptr {
-            order,
-            preference: PREFERENCE,
-            flags: "s".to_owned(),
-            services: services.to_owned(),
-            regexp: String::new(),
-            replacement: self.owner(overlay),
-        }
-    }
-}
-
-impl fmt::Display for SipTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        })
-    }
-}
-
-impl FromStr for SipTransport {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|transport| transport.to_string().eq_ignore_ascii_case(text));
-        found.ok_or_else(|| format!("'{text}' is not udp, tcp or tls"))
+/// The rule that leads to a transport's SRV records. TLS is preferred, then what has no limit on a message's size.
+pub(super) fn rule(transport: Transport, overlay: &OverlayId) -> Naptr {
+    let (order, services) = match transport {
+        Transport::Tls => (10, "SIPS+D2T"),
+        Transport::Tcp => (20, "SIP+D2T"),
+        Transport::Udp => (30, "SIP+D2U"),
+    };
+    Naptr {
+        order,
+        preference: PREFERENCE,
+        flags: "s".to_owned(),
+        services: services.to_owned(),
+        regexp: String::new(),
+        replacement: srv_owner(transport, overlay),
     }
 }
 
@@ -103,7 +56,7 @@ impl FromStr for SipTransport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SipEndpoint {
     /// The transport.
-    pub transport: SipTransport,
+    pub transport: Transport,
     /// The port.
     pub port: u16,
 }
@@ -186,10 +139,10 @@ impl Publication {
         for address in &self.addresses {
             records.push(record(self.host.clone(), Data::address(*address)));
         }
-        for SipEndpoint { transport, port } in &self.endpoints {
-            let server = Srv { priority: PRIORITY, weight: WEIGHT, port: *port, target: self.host.clone() };
-            records.push(record(transport.owner(&self.overlay), Data::Srv(server)));
-            records.push(record(self.overlay.to_string(), Data::Naptr(transport.rule(&self.overlay))));
+        for &SipEndpoint { transport, port } in &self.endpoints {
+            let server = Srv { priority: PRIORITY, weight: WEIGHT, port, target: self.host.clone() };
+            records.push(record(srv_owner(transport, &self.overlay), Data::Srv(server)));
+            records.push(record(self.overlay.to_string(), Data::Naptr(rule(transport, &self.overlay))));
         }
         if self.is_on_default_ports() {
             for address in &self.addresses {
@@ -234,7 +187,7 @@ pub(super) fn check_overlay(overlay: &OverlayId) -> Result<(), PublishError> {
 }
 
 pub(super) fn on_default_ports(endpoints: &[SipEndpoint]) -> bool {
-    endpoints.iter().any(|endpoint| endpoint.transport == SipTransport::Udp)
+    endpoints.iter().any(|endpoint| endpoint.transport == Transport::Udp)
         && endpoints.iter().all(|endpoint| endpoint.port == endpoint.transport.default_port())
 }
 
@@ -301,8 +254,8 @@ mod tests {
             host: "a.p2psip.org".to_owned(),
             addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             endpoints: vec![
-                SipEndpoint { transport: SipTransport::Udp, port: 5060 },
-                SipEndpoint { transport: SipTransport::Tcp, port: 5060 },
+                SipEndpoint { transport: Transport::Udp, port: 5060 },
+                SipEndpoint { transport: Transport::Tcp, port: 5060 },
             ],
             ttl: 30,
             lease: 60,

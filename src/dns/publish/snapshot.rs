@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Lease, SipEndpoint, SipTransport,
-    records::{index_owner, lease_owner, on_default_ports},
+    Lease, SipEndpoint, TRANSPORTS, Transport,
+    records::{index_owner, lease_owner, on_default_ports, rule, srv_owner},
 };
 use crate::{
     dns::{Data, DataKind, DnsRecord, descriptor_owner, dnsaddr_owner},
@@ -43,7 +43,7 @@ impl Snapshot {
 
     /// The rules, and the servers that they lead to.
     pub(super) fn rule_questions(overlay: &OverlayId) -> Vec<(String, DataKind)> {
-        let servers = SipTransport::ALL.into_iter().map(|transport| (transport.owner(overlay), DataKind::Srv));
+        let servers = TRANSPORTS.into_iter().map(|transport| (srv_owner(transport, overlay), DataKind::Srv));
         servers.chain([(overlay.to_string(), DataKind::Naptr)]).collect()
     }
 
@@ -106,8 +106,8 @@ impl Snapshot {
     /// The names of all hosts: those that SRV records lead to, and those with a lease or a tombstone.
     pub fn hosts(&self) -> BTreeSet<String> {
         let mut hosts = BTreeSet::new();
-        for transport in SipTransport::ALL {
-            for data in self.set(&transport.owner(&self.overlay), DataKind::Srv) {
+        for transport in TRANSPORTS {
+            for data in self.set(&srv_owner(transport, &self.overlay), DataKind::Srv) {
                 if let Data::Srv(server) = data
                     && server.target != "."
                 {
@@ -131,8 +131,8 @@ impl Snapshot {
     /// What the zone says of a host.
     pub fn host(&self, name: &str) -> Host {
         let mut endpoints = Vec::new();
-        for transport in SipTransport::ALL {
-            for data in self.set(&transport.owner(&self.overlay), DataKind::Srv) {
+        for transport in TRANSPORTS {
+            for data in self.set(&srv_owner(transport, &self.overlay), DataKind::Srv) {
                 if let Data::Srv(server) = data
                     && server.target == name
                 {
@@ -170,9 +170,9 @@ impl Snapshot {
     }
 
     /// Whether the rule that leads to a transport's servers is there, and should be.
-    pub fn rule(&self, transport: SipTransport) -> (bool, bool) {
-        let there = self.has(self.overlay.as_str(), &Data::Naptr(transport.rule(&self.overlay)));
-        (there, !self.set(&transport.owner(&self.overlay), DataKind::Srv).is_empty())
+    pub fn rule(&self, transport: Transport) -> (bool, bool) {
+        let there = self.has(self.overlay.as_str(), &Data::Naptr(rule(transport, &self.overlay)));
+        (there, !self.set(&srv_owner(transport, &self.overlay), DataKind::Srv).is_empty())
     }
 }
 

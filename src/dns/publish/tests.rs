@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
 };
 
-use super::*;
+use super::{records::rule, *};
 use crate::{
     dns::{DescriptorPointer, DnsRecord, DnsServer, Grant, RrSet, Zone, update::judge},
     kind::Kind,
@@ -99,9 +99,7 @@ fn wanted(publisher: &Publisher, host: &str, last: u8) -> Publication {
             Ipv4Addr::new(192, 0, 2, last).into(),
             Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into()).into(),
         ],
-        endpoints: [SipTransport::Udp, SipTransport::Tcp]
-            .map(|transport| SipEndpoint { transport, port: 5060 })
-            .to_vec(),
+        endpoints: [Transport::Udp, Transport::Tcp].map(|transport| SipEndpoint { transport, port: 5060 }).to_vec(),
         ttl: 30,
         lease: 60,
         peer: Some(peer(last)),
@@ -156,7 +154,7 @@ async fn a_proxy_peer_is_added_renewed_changed_and_removed() {
     // Changed: nothing of what it was stays.
     let mut changed = wanted(&publisher, "a", 1);
     changed.addresses = vec![Ipv4Addr::new(192, 0, 2, 77).into()];
-    changed.endpoints = vec![SipEndpoint { transport: SipTransport::Tcp, port: 5070 }];
+    changed.endpoints = vec![SipEndpoint { transport: Transport::Tcp, port: 5070 }];
     changed.dialled = vec![];
     publisher.add(&changed, false).await.unwrap();
     let lines = everything(&publisher).await;
@@ -196,7 +194,7 @@ async fn sixteen_publishers_at_once_do_not_clobber_each_other() {
     left.into_iter().chain(stayed).for_each(|result| drop(result.unwrap()));
     let zone = publisher.zone().read(TIMEOUT).await.unwrap();
     assert_eq!(zone.hosts().iter().filter(|host| zone.host(host).is_leased()).count(), 8);
-    assert_eq!(zone.rule(SipTransport::Udp), (true, true));
+    assert_eq!(zone.rule(Transport::Udp), (true, true));
     // The last ones leave at once: each may be the one that takes the rules away.
     let left = futures::future::join_all(staying.iter().map(|one| publisher.remove(&one.host, false))).await;
     left.into_iter().for_each(|result| drop(result.unwrap()));
@@ -305,7 +303,7 @@ async fn what_a_quota_drops_is_noticed_and_undone() {
     let publisher = server.publisher_with("t6", quota).await;
     let mut one = wanted(&publisher, "a", 1);
     // Otherwise the identifier's own quota would count as well.
-    one.endpoints = vec![SipEndpoint { transport: SipTransport::Udp, port: 5070 }];
+    one.endpoints = vec![SipEndpoint { transport: Transport::Udp, port: 5070 }];
     let greedy =
         Publication { addresses: (1..=3).map(|n| Ipv4Addr::new(192, 0, 2, n).into()).collect(), ..one.clone() };
     let error = publisher.add(&greedy, false).await.unwrap_err();
@@ -404,14 +402,12 @@ async fn answers_too_large_for_a_datagram_come_over_tcp() {
     results.into_iter().for_each(|result| drop(result.unwrap()));
     let zone = publisher.zone().read(TIMEOUT).await.unwrap();
     assert_eq!(zone.hosts().len(), 60);
-    assert_eq!(zone.set(&SipTransport::Udp.owner(zone.overlay()), DataKind::Srv).len(), 60);
+    assert_eq!(zone.set(&srv_owner(Transport::Udp, zone.overlay()), DataKind::Srv).len(), 60);
     // An update of more than a datagram goes over TCP as well.
     let mut big = wanted(&publisher, "big", 100);
     big.dialled = (0..8).map(|n| format!("/dns4/{}.example.com/tcp/400{n}", "x".repeat(60))).collect();
-    big.endpoints = SipTransport::ALL
-        .into_iter()
-        .flat_map(|transport| [5060, 5070].map(|port| SipEndpoint { transport, port }))
-        .collect();
+    big.endpoints =
+        TRANSPORTS.into_iter().flat_map(|transport| [5060, 5070].map(|port| SipEndpoint { transport, port })).collect();
     publisher.add(&big, false).await.unwrap();
 }
 
@@ -583,8 +579,8 @@ async fn rules_that_are_missing_or_lead_nowhere_are_mended() {
     publisher.add(&one, false).await.unwrap();
     assert!(!publisher.mend().await.unwrap());
     let embedded = server._embedded.as_ref().unwrap();
-    embedded.set(&overlay, &RrSet::Naptr(vec![SipTransport::Tls.rule(&publisher.zone().overlay)])).await.unwrap();
+    embedded.set(&overlay, &RrSet::Naptr(vec![rule(Transport::Tls, &publisher.zone().overlay)])).await.unwrap();
     assert!(publisher.mend().await.unwrap());
     let zone = publisher.zone().read(TIMEOUT).await.unwrap();
-    assert_eq!(SipTransport::ALL.map(|transport| zone.rule(transport)), [(true, true), (true, true), (false, false)]);
+    assert_eq!(TRANSPORTS.map(|transport| zone.rule(transport)), [(true, true), (true, true), (false, false)]);
 }

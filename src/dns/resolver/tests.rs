@@ -240,6 +240,131 @@ async fn hosts_have_addresses_of_the_family_asked_for() {
     assert!(addresses("192.0.2.1", Family::V6).await.is_err());
 }
 
+#[tokio::test]
+async fn a_closed_port_is_noticed_at_once() {
+    let server = serve_txt(&["x"]).await;
+    let closed = closed_port().await;
+    let before = Instant::now();
+    assert!(ask(&[closed], NAME).await.is_err());
+    assert_eq!(ask(&[closed, server.address()], NAME).await.unwrap(), [b"x"]);
+    assert!(before.elapsed() < Duration::from_millis(150), "{:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn the_server_that_answered_is_asked_first_from_then_on() {
+    let server = serve_txt(&["x"]).await;
+    let (_socket, mute) = silent().await;
+    let resolver = Resolver::new(&[mute, server.address()]).unwrap();
+    resolver.txt(NAME, soon()).await.unwrap();
+    let before = Instant::now();
+    resolver.txt(NAME, soon()).await.unwrap();
+    assert!(before.elapsed() < STAGGER, "{:?}", before.elapsed());
+}
+
+fn answering(
+    records: impl Fn(&Name) -> Vec<(Name, u32, RData)> + Send + 'static,
+) -> impl Fn(Message) -> Vec<u8> + Send {
+    move |query| {
+        let name = query.queries[0].name().clone();
+        let mut response = query.into_response();
+        response.answers =
+            records(&name).into_iter().map(|(name, ttl, data)| Record::from_rdata(name, ttl, data)).collect();
+        response.to_vec().unwrap()
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::from_ascii(text).unwrap()
+}
+
+fn alias(to: &str) -> RData {
+    RData::CNAME(rdata::CNAME(name(to)))
+}
+
+#[tokio::test]
+async fn aliases_are_followed_within_a_response_and_beyond() {
+    let address = RData::A(rdata::A::new(192, 0, 2, 1));
+    let server = fake(answering(move |asked| match asked.to_ascii().to_ascii_lowercase().as_str() {
+        "a.example." => vec![(asked.clone(), 60, alias("B.example.")), (name("b.EXAMPLE."), 60, alias("c.example."))],
+        "c.example." => vec![(asked.clone(), 60, address.clone())],
+        "_sip._udp.a.example." => vec![
+            (asked.clone(), 60, alias("_sip._udp.c.example.")),
+            (name("_sip._udp.c.example."), 60, RData::SRV(rdata::SRV::new(1, 2, 5060, name("c.example.")))),
+        ],
+        _ => vec![(asked.clone(), 60, alias("loop.example.")), (name("loop.example."), 60, alias("loop.example."))],
+    }))
+    .await;
+    let resolver = Resolver::new(&[server]).unwrap();
+    let found = resolver.addresses("A.example", Family::V4, soon()).await.unwrap();
+    assert_eq!(found.values, [IpAddr::from([192, 0, 2, 1])]);
+    let found = resolver.fetch("_sip._udp.a.example", RrType::Srv, soon()).await;
+    assert_eq!(RrSet::from_rdata(RrType::Srv, found.result.unwrap().data.iter()).texts(), ["1 2 5060 c.example"]);
+    let error = resolver.addresses("around.example", Family::V4, soon()).await.unwrap_err();
+    assert!(error.to_string().contains("lead nowhere"), "{error}");
+}
+
+#[tokio::test]
+async fn aliases_from_answer_to_answer_come_to_an_end() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = fake(answering(move |name| {
+        let next = count.fetch_add(1, Ordering::Relaxed) + 1;
+        vec![(name.clone(), 60, alias(&format!("n{next}.example.")))]
+    }))
+    .await;
+    let error = ask(&[server], "n0.example").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unreachable, "{error}");
+    assert!(asked.load(Ordering::Relaxed) <= MAX_ALIASES + 1);
+}
+
+#[tokio::test]
+async fn answers_to_other_questions_are_passed_over() {
+    let server = fake(|query| {
+        let mut response = query.into_response();
+        response.queries[0].set_name(name("other.example."));
+        response.to_vec().unwrap()
+    })
+    .await;
+    let before = Instant::now();
+    let resolver = Resolver::new(&[server]).unwrap();
+    let error = resolver.txt(NAME, before + Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(error, DnsError::NoServer { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_denial_is_remembered_for_as_long_as_its_soa_says() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = fake(move |query| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let with_soa = query.queries[0].name().to_ascii().starts_with("soa.");
+        let mut response = query.into_response();
+        response.metadata.response_code = ResponseCode::NXDomain;
+        if with_soa {
+            let soa = rdata::SOA::new(name("ns.example."), name("h.example."), 1, 2, 3, 4, 60);
+            response.authorities.push(Record::from_rdata(name("example."), 60, RData::SOA(soa)));
+        }
+        response.to_vec().unwrap()
+    })
+    .await;
+    let resolver = Resolver::new(&[server]).unwrap();
+    for (name, queries) in [("soa.example", 1), ("bare.example", 2)] {
+        asked.store(0, Ordering::Relaxed);
+        for _ in 0..2 {
+            assert!(matches!(resolver.txt(name, soon()).await, Err(DnsError::NxDomain { .. })));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), queries, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn special_names_are_not_asked_for() {
+    let resolver = Resolver::new(&[closed_port().await]).unwrap();
+    let found = resolver.addresses("x.localhost", Family::Any, soon()).await.unwrap();
+    assert!(found.values.iter().all(IpAddr::is_loopback) && found.values.len() == 2, "{found:?}");
+    assert!(matches!(resolver.txt("peer.invalid", soon()).await, Err(DnsError::NxDomain { .. })));
+}
+
 #[test]
 fn servers_are_given_as_addresses() {
     for (text, address) in [
@@ -256,7 +381,9 @@ fn servers_are_given_as_addresses() {
         assert_eq!(parse_server(text).unwrap_err().kind(), Kind::Usage, "{text}");
     }
     assert!(Resolver::new(&[]).is_err());
-    assert!(Resolver::new(&["[fe80::1%2]:53".parse().unwrap()]).is_err());
+    // One on a link-local address keeps its interface.
+    let twice = ["[fe80::1%2]:53".parse().unwrap(); 2];
+    assert_eq!(Resolver::new(&twice).unwrap().servers().collect::<Vec<_>>(), twice[..1]);
 }
 
 proptest! {

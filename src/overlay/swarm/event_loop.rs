@@ -1,9 +1,11 @@
 //! The task that owns the swarm.
 
+mod traversal;
+
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,19 +16,21 @@ use libp2p::{
     identify,
     identity::Keypair,
     multiaddr::Protocol,
+    relay,
     request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel},
     swarm::{self, DialError, SwarmEvent},
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use self::traversal::{Traversing, are_loopback, until};
 use super::{
-    AskError, NetworkConfig, NetworkError, Traffic,
+    AskError, NetworkConfig, NetworkError, Role, Traffic,
     behaviour::{self, Behaviour, BehaviourEvent, Protocols},
-    network::{Command, dialable},
+    network::{Command, direct},
     transport,
 };
 use crate::{
-    client::{ErrorCode, ErrorReply, Event, PeerInfo, RequestFrame, ResponseFrame},
+    client::{ErrorCode, ErrorReply, Event, PeerInfo, ReachView, RequestFrame, ResponseFrame},
     name::PeerId,
     overlay::{
         Answer, Caller, Responder,
@@ -48,9 +52,24 @@ pub(super) struct Shared {
     pub(super) table: SharedTable,
     pub(super) traffic: Arc<Traffic>,
     pub(super) events: broadcast::Sender<Event>,
+    /// Where and how others reach us.
+    pub(super) reached: Arc<RwLock<(Vec<String>, ReachView)>>,
 }
 
 impl Shared {
+    /// Where and how others reach us.
+    pub(super) fn how_reached(&self) -> (Vec<String>, ReachView) {
+        self.reached.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn reached(&self, addresses: Vec<String>, view: ReachView) {
+        let mut reached = self.reached.write().unwrap_or_else(PoisonError::into_inner);
+        if reached.1.reach != view.reach {
+            tracing::info!(reach = ?view.reach, why = view.why, "how others reach this member");
+        }
+        *reached = (addresses, view);
+    }
+
     /// Takes a peer that others have told of into the routing table if there is room.
     pub(super) fn heard_of(&self, info: PeerInfo) {
         let peer = info.peer;
@@ -96,7 +115,6 @@ type Finished = (ResponseChannel<ResponseFrame>, ResponseFrame);
 pub(super) struct EventLoop {
     swarm: Swarm<Behaviour>,
     protocols: Protocols,
-    listening: Vec<String>,
     shared: Shared,
     limits: Limits,
     asked: HashMap<OutboundRequestId, oneshot::Sender<Result<ResponseFrame, AskError>>>,
@@ -105,6 +123,7 @@ pub(super) struct EventLoop {
     finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
     silences: HashMap<Libp2pPeer, u32>,
     on_loopback: HashSet<Libp2pPeer>,
+    traversing: Traversing,
 }
 
 impl EventLoop {
@@ -113,9 +132,11 @@ impl EventLoop {
         let addresses = parse_listen(&config.listen)?;
         let with_quic = config.quic || addresses.iter().any(transport::is_quic);
         let protocols = Protocols::new(&config)?;
+        let nat = config.nat && !(config.role == Role::Member && are_loopback(&addresses));
+        let (circuits, relayed) = nat.then(|| relay::client::new(key.public().to_peer_id())).unzip();
         let mut swarm = Swarm::new(
-            transport::build(key, with_quic)?,
-            behaviour::build(&config, key, &protocols),
+            transport::build(key, with_quic, circuits)?,
+            behaviour::build(&config, key, &protocols, relayed)?,
             key.public().to_peer_id(),
             swarm::Config::with_tokio_executor().with_idle_connection_timeout(config.idle_timeout),
         );
@@ -123,10 +144,13 @@ impl EventLoop {
         for address in &listening {
             swarm.add_external_address(address.clone());
         }
+        let listening: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
+        let why = if nat { "no peer has told yet how it sees this member" } else { "not looked into" };
+        shared.reached(listening.clone(), ReachView { why: why.to_owned(), ..ReachView::default() });
         Ok(Self {
             swarm,
             protocols,
-            listening: listening.iter().map(Multiaddr::to_string).collect(),
+            traversing: Traversing::new(listening),
             shared,
             limits: Limits::new(config.rates),
             asked: HashMap::new(),
@@ -138,15 +162,12 @@ impl EventLoop {
         })
     }
 
-    /// The bound addresses.
-    pub(super) fn listening(&self) -> &[String] {
-        &self.listening
-    }
-
     /// Runs until every handle is gone.
     pub(super) async fn run(mut self, responder: Arc<dyn Responder>, mut commands: mpsc::Receiver<Command>) {
+        self.traverse();
         loop {
             tokio::select! {
+                () = until(self.traversing.wake()) => self.traverse(),
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => return,
@@ -167,6 +188,13 @@ impl EventLoop {
                 let id = requests.send_request_with_addresses(&peer, frame, addresses);
                 self.asked.insert(id, reply);
             }
+            Command::OpenSip { peer, addresses, reply } => {
+                self.swarm.behaviour_mut().streams.open(peer, addresses, reply);
+            }
+            Command::AcceptSip(reply) => {
+                // Whoever wanted the streams may have gone.
+                let _ = reply.send(self.swarm.behaviour_mut().streams.accept());
+            }
             Command::Silent(peer) => {
                 let silences = self.silences.entry(peer).or_default();
                 *silences += 1;
@@ -185,10 +213,19 @@ impl EventLoop {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.on_identified(peer_id, &info);
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Relayed(event)) => self.on_relay_event(&event),
+            SwarmEvent::Behaviour(BehaviourEvent::Nat(event)) => self.on_traversal_event(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => self.on_announced(event),
+            SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_not_listening(&address),
+            SwarmEvent::ListenerClosed { listener_id, .. } => self.on_listener_closed(listener_id),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 self.shared.traffic.connections.fetch_add(1, Ordering::Relaxed);
                 self.silences.remove(&peer_id);
                 self.dial_errors.remove(&peer_id);
+                if let ConnectedPoint::Dialer { address, .. } = &endpoint {
+                    self.on_dialled(peer_id, address);
+                }
                 if is_loopback(remote_address(&endpoint)) {
                     self.on_loopback.insert(peer_id);
                 }
@@ -197,13 +234,15 @@ impl EventLoop {
                 self.shared.traffic.connections.fetch_sub(1, Ordering::Relaxed);
                 if num_established == 0 {
                     self.on_loopback.remove(&peer_id);
+                    self.on_disconnected(&peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
                 // A dial that was refused by our own limits or was not needed says nothing about the peer.
                 let unreachable =
                     matches!(error, DialError::Transport(_) | DialError::NoAddresses | DialError::WrongPeerId { .. });
-                if unreachable {
+                // One that is connected is tried in other ways too, at its own request.
+                if unreachable && !self.swarm.is_connected(&peer) {
                     self.forget(&peer);
                 }
                 if self.dial_errors.len() < MAX_WORKING {
@@ -303,8 +342,14 @@ impl EventLoop {
         // A peer somewhere else tells us nothing by its loopback addresses: those are our own.
         let local = self.on_loopback.contains(&peer);
         let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
-        let addresses = usable.map(without_peer).filter(|address| dialable(address).is_some()).collect();
-        self.shared.met(PeerInfo { peer: id, addresses });
+        let addresses: Vec<String> = usable.map(without_peer).filter(|address| direct(address).is_some()).collect();
+        if addresses.is_empty() {
+            // It takes part as a client: nobody could go on from it.
+            self.shared.forget(&id);
+        } else {
+            self.shared.met(PeerInfo { peer: id, addresses });
+        }
+        self.on_seen(peer, info);
     }
 
     /// Takes a peer that cannot be reached out of the routing table; it comes back when it is heard of again.
@@ -396,7 +441,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     spoken(&cause.to_string())
 }
 
-fn dial_error(error: &DialError) -> String {
+pub(super) fn dial_error(error: &DialError) -> String {
     match error {
         DialError::Transport(attempts) => attempts
             .iter()
@@ -412,7 +457,7 @@ fn dial_error(error: &DialError) -> String {
     }
 }
 
-fn from_libp2p(peer: &Libp2pPeer) -> Option<PeerId> {
+pub(super) fn from_libp2p(peer: &Libp2pPeer) -> Option<PeerId> {
     PeerId::from_multihash(&peer.to_bytes())
 }
 

@@ -1,12 +1,16 @@
 //! The driver of libp2p: one task owns the swarm, everybody else holds a [`Network`] and sends it commands.
 //!
 //! Members run the whole of it: identify to learn each other's addresses, connection limits, and the client protocol
-//! both ways. A one-shot client runs nothing but the asking half of the client protocol.
+//! both ways. A one-shot client runs nothing but the asking half of the client protocol. Either opens raw streams for SIP
+//! when asked to, and accepts them once somebody reads them.
 
 mod behaviour;
 mod codec;
 mod event_loop;
 mod network;
+mod streams;
 mod transport;
 
+pub use behaviour::CircuitLimits;
 pub use network::{AskError, Bound, Network, NetworkConfig, NetworkError, Role, Traffic};
+pub use streams::{IncomingStreams, PeerStream};

@@ -15,9 +15,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{event_loop, transport};
+use super::{
+    CircuitLimits, event_loop,
+    streams::{IncomingStreams, PeerStream, Reply},
+};
 use crate::{
-    client::{Call, CodecError, ErrorReply, Event, PeerInfo, RequestFrame, ResponseFrame},
+    client::{Call, CodecError, ErrorReply, Event, PeerInfo, ReachView, RequestFrame, ResponseFrame},
     identity::{DescriptorHash, SecretKey},
     kind::Kind,
     name::{OverlayId, PeerId, Position},
@@ -63,6 +66,13 @@ pub struct NetworkConfig {
     pub bucket_size: usize,
     /// What one peer may ask for.
     pub rates: Rates,
+    /// Whether peers are reached through relays too. A member also finds out how it is reached itself, and relays for
+    /// others; not if all its addresses are on loopback.
+    pub nat: bool,
+    /// What one circuit through this member may cost it.
+    pub circuits: CircuitLimits,
+    /// Whether to announce itself, and to find others, on the local network.
+    pub mdns: bool,
 }
 
 impl NetworkConfig {
@@ -83,6 +93,9 @@ impl NetworkConfig {
             idle_timeout: Duration::from_secs(60),
             bucket_size: 20,
             rates: Rates::default(),
+            nat: false,
+            circuits: CircuitLimits::default(),
+            mdns: false,
         }
     }
 }
@@ -181,6 +194,12 @@ pub(super) enum Command {
         frame: RequestFrame,
         reply: oneshot::Sender<Result<ResponseFrame, AskError>>,
     },
+    OpenSip {
+        peer: libp2p::PeerId,
+        addresses: Vec<Multiaddr>,
+        reply: Reply,
+    },
+    AcceptSip(oneshot::Sender<IncomingStreams>),
     Silent(libp2p::PeerId),
 }
 
@@ -189,7 +208,6 @@ pub(super) enum Command {
 pub struct Network {
     pub(super) commands: mpsc::Sender<Command>,
     peer: PeerId,
-    listening: Arc<Vec<String>>,
     shared: event_loop::Shared,
 }
 
@@ -217,10 +235,9 @@ impl Network {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
         let table = SharedTable::new(RoutingTable::new(key.peer_id().position(), config.bucket_size));
-        let shared = event_loop::Shared { table, traffic: Arc::new(Traffic::default()), events };
+        let shared = event_loop::Shared { table, traffic: Arc::default(), events, reached: Arc::default() };
         let event_loop = event_loop::EventLoop::bind(config, &keypair, shared.clone()).await?;
-        let listening = Arc::new(event_loop.listening().to_vec());
-        let network = Self { commands, peer: key.peer_id(), listening, shared };
+        let network = Self { commands, peer: key.peer_id(), shared };
         Ok((network, Bound { event_loop, commands: receiver }))
     }
 
@@ -229,14 +246,20 @@ impl Network {
         self.peer
     }
 
-    /// The addresses that were bound, as multiaddrs without the `/p2p/` part.
-    pub fn listening(&self) -> &[String] {
-        &self.listening
+    /// The addresses at which others reach this process, best first, as multiaddrs without a last `/p2p/` part. They
+    /// may change while it runs.
+    pub fn addresses(&self) -> Vec<String> {
+        self.shared.how_reached().0
+    }
+
+    /// How others reach this process.
+    pub fn reach(&self) -> ReachView {
+        self.shared.how_reached().1
     }
 
     /// This process as others see it.
     pub fn myself(&self) -> PeerInfo {
-        PeerInfo { peer: self.peer, addresses: self.listening.to_vec() }
+        PeerInfo { peer: self.peer, addresses: self.addresses() }
     }
 
     /// The routing table.
@@ -291,10 +314,38 @@ impl Network {
         }
     }
 
+    /// Opens a stream for SIP to a peer, dialling it if need be, at most for `timeout`.
+    ///
+    /// # Errors
+    /// [`AskError`]; [`AskError::OtherOverlay`] also if the peer takes no SIP.
+    pub async fn open_sip(&self, to: &PeerInfo, timeout: Duration) -> Result<PeerStream, AskError> {
+        let peer = to_libp2p(&to.peer)?;
+        let addresses = to.addresses.iter().filter_map(|address| dialable(address)).collect();
+        let (reply, opened) = oneshot::channel();
+        let command = Command::OpenSip { peer, addresses, reply };
+        self.commands.send(command).await.map_err(|_| AskError::Closed)?;
+        match tokio::time::timeout(timeout, opened).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(AskError::Connection("closed before the stream was open".to_owned())),
+            Err(_) => Err(AskError::Timeout),
+        }
+    }
+
+    /// The streams for SIP that peers open, each with its authenticated peer. Before the first call none are accepted;
+    /// after a second one the first receiver gets no more. Dropping the receiver ends it.
+    ///
+    /// # Errors
+    /// [`AskError::Closed`].
+    pub async fn incoming_sip(&self) -> Result<IncomingStreams, AskError> {
+        let (reply, accepted) = oneshot::channel();
+        self.commands.send(Command::AcceptSip(reply)).await.map_err(|_| AskError::Closed)?;
+        accepted.await.map_err(|_| AskError::Closed)
+    }
+
     /// Takes peers that others told of into the routing table, where it has room.
     pub fn heard_of(&self, peers: impl IntoIterator<Item = PeerInfo>) {
         for mut info in peers {
-            info.addresses.retain(|address| dialable(address).is_some());
+            info.addresses.retain(|address| direct(address).is_some());
             if !info.addresses.is_empty() {
                 self.shared.heard_of(info);
             }
@@ -307,8 +358,19 @@ pub(super) fn to_libp2p(peer: &PeerId) -> Result<libp2p::PeerId, AskError> {
     libp2p::PeerId::from_bytes(&peer.multihash()).map_err(|error| AskError::Dial(error.to_string()))
 }
 
-/// The address as libp2p has it, if it is one that we would dial: an IP address with TCP or QUIC.
+/// The address as libp2p has it, if it is one that we dial: an IP address with TCP or QUIC, or a circuit through a relay
+/// at such an address.
 pub(super) fn dialable(text: &str) -> Option<Multiaddr> {
+    let Some((relay, "")) = text.split_once("/p2p-circuit") else { return direct(text) };
+    let (address, peer) = relay.rsplit_once("/p2p/")?;
+    peer.parse::<libp2p::PeerId>().ok()?;
+    direct(address)?;
+    text.parse().ok()
+}
+
+/// The address as libp2p has it, if it is one at which a peer is reached without a relay: an IP address with TCP or
+/// QUIC.
+pub(super) fn direct(text: &str) -> Option<Multiaddr> {
     let address: Multiaddr = text.parse().ok()?;
     let mut parts = address.iter();
     let ip = match parts.next()? {
@@ -317,8 +379,12 @@ pub(super) fn dialable(text: &str) -> Option<Multiaddr> {
         _ => return None,
     };
     let usable = !ip.is_unspecified() && !ip.is_multicast();
-    let tcp = matches!((parts.next()?, parts.next()), (Protocol::Tcp(port), None) if port != 0);
-    (usable && (tcp || transport::is_quic(&address))).then_some(address)
+    let transport = match (parts.next()?, parts.next(), parts.next()) {
+        (Protocol::Tcp(port), None, None) => port != 0,
+        (Protocol::Udp(port), Some(Protocol::QuicV1), None) => port != 0,
+        _ => false,
+    };
+    (usable && transport).then_some(address)
 }
 
 #[cfg(test)]
@@ -334,6 +400,12 @@ mod tests {
             assert!(dialable(bad).is_none(), "{bad}");
         }
         assert!(dialable("/ip4/127.0.0.1/udp/53").is_none());
+        let relay = SecretKey::generate().unwrap().peer_id();
+        let circuit = format!("/ip4/192.0.2.1/tcp/4001/p2p/{relay}/p2p-circuit");
+        assert!(dialable(&circuit).is_some() && direct(&circuit).is_none());
+        for bad in ["/p2p-circuit", "/ip4/192.0.2.1/tcp/4001/p2p-circuit", &format!("{circuit}{circuit}")] {
+            assert!(dialable(bad).is_none(), "{bad}");
+        }
         assert!(dialable("/memory/1").is_none());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::Either;
 use libp2p::{
     Multiaddr, PeerId, Transport,
     core::{
@@ -11,7 +12,7 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    noise, quic, tcp, yamux,
+    noise, quic, relay, tcp, yamux,
 };
 
 use super::NetworkError;
@@ -25,8 +26,12 @@ pub(super) fn is_quic(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Protocol::QuicV1))
 }
 
-/// The transport of a process: TCP always, QUIC if wanted.
-pub(super) fn build(key: &Keypair, with_quic: bool) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
+/// The transport of a process: TCP always, QUIC and circuits through relays if wanted.
+pub(super) fn build(
+    key: &Keypair,
+    with_quic: bool,
+    circuits: Option<relay::client::Transport>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
     let noise = noise::Config::new(key).map_err(|error| NetworkError::Transport { why: error.to_string() })?;
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         // V1Lazy saves the dialler a round trip for each negotiation.
@@ -34,15 +39,33 @@ pub(super) fn build(key: &Keypair, with_quic: bool) -> Result<Boxed<(PeerId, Str
         .authenticate(noise)
         .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT);
+    let tcp = match circuits {
+        None => tcp.boxed(),
+        Some(circuits) => {
+            // The relay sees octets and no more: the two ends authenticate each other as on TCP.
+            let noise = noise::Config::new(key).map_err(|error| NetworkError::Transport { why: error.to_string() })?;
+            let circuits = circuits
+                .upgrade(Version::V1Lazy)
+                .authenticate(noise)
+                .multiplex(yamux::Config::default())
+                .timeout(HANDSHAKE_TIMEOUT);
+            OrTransport::new(circuits, tcp)
+                .map(|either, _| match either {
+                    Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+                    Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+                })
+                .boxed()
+        }
+    };
     if !with_quic {
-        return Ok(tcp.boxed());
+        return Ok(tcp);
     }
     let quic = quic::tokio::Transport::new(quic::Config::new(key))
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     Ok(OrTransport::new(tcp, quic)
         .map(|either, _| match either {
-            futures::future::Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
-            futures::future::Either::Right(connection) => connection,
+            Either::Left(connection) => connection,
+            Either::Right(connection) => connection,
         })
         .boxed())
 }

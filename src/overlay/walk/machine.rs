@@ -96,6 +96,12 @@ impl Walk {
     /// What to do next. After [`Step::Ask`], poll again at once; after [`Step::Wait`], at that time or after the next
     /// reply or failure.
     pub fn poll(&mut self, now: Instant) -> Step {
+        self.poll_for(usize::MAX, now)
+    }
+
+    /// The same for a caller to whom `wanted` more answers may be enough: nobody is asked who stands farther away than
+    /// so many whose answers are on their way and not yet late.
+    pub fn poll_for(&mut self, wanted: usize, now: Instant) -> Step {
         if let Some((end, _)) = self.ended {
             return Step::Done(end);
         }
@@ -106,7 +112,7 @@ impl Walk {
         }
         let survey = self.survey(now);
         let budget_left = self.visits.len() < self.config.max_requests;
-        if budget_left && let Some(ask) = self.ask(&survey, now) {
+        if budget_left && let Some(ask) = self.ask(&survey, wanted, now) {
             return Step::Ask(ask);
         }
         let more_to_ask = survey.fresh.iter().any(Option::is_some);
@@ -363,6 +369,13 @@ impl Walk {
         }
     }
 
+    /// How many of those closer than `distance` have been asked and are not yet late.
+    fn young_before(&self, distance: &Distance, now: Instant) -> usize {
+        let hedge = self.hedge();
+        let closer = self.candidates.range(..*distance);
+        closer.filter(|(_, candidate)| matches!(candidate.state, State::Asked(at) if now < at + hedge)).count()
+    }
+
     fn survey(&self, now: Instant) -> Survey {
         let (hedge, patience) = (self.hedge(), self.patience());
         let k = self.config.k;
@@ -435,10 +448,11 @@ impl Walk {
 
     /// Asks the closest candidate of a path that has nobody to wait for. A path that has met with silence waits for
     /// more than one at a time: most likely it is not the last time.
-    fn ask(&mut self, survey: &Survey, now: Instant) -> Option<Ask> {
+    fn ask(&mut self, survey: &Survey, wanted: usize, now: Instant) -> Option<Ask> {
         let paths = (0..).zip(survey.fresh).zip(survey.young.iter().zip(survey.silent));
-        let mut idle = paths.filter(|(_, (young, silent))| **young < (1 + silent).min(MAX_PARALLEL));
-        let (path, distance) = idle.find_map(|((path, fresh), _)| fresh.map(|distance| (path, distance)))?;
+        let idle = paths.filter(|(_, (young, silent))| **young < (1 + silent).min(MAX_PARALLEL));
+        let mut fresh = idle.filter_map(|((path, fresh), _)| fresh.map(|distance| (path, distance)));
+        let (path, distance) = fresh.find(|(_, distance)| self.young_before(distance, now) < wanted)?;
         let candidate = self.candidates.get_mut(&distance)?;
         let offer = candidate.offer_to(path)?;
         let untried = offer.addresses.iter().filter(|address| !candidate.tried.contains(address));

@@ -1,0 +1,3 @@
+//! What calls are about: descriptions of media sessions.
+
+pub mod sdp;

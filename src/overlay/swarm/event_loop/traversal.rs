@@ -1,0 +1,201 @@
+//! Being reached through NATs: what the swarm sees goes to [`Reachability`], and what that decides goes back.
+
+use std::{collections::HashMap, time::Instant};
+
+use libp2p::{
+    Multiaddr, PeerId as Libp2pPeer, autonat,
+    core::transport::ListenerId,
+    identify, mdns,
+    multiaddr::Protocol,
+    relay,
+    swarm::dial_opts::{DialOpts, PeerCondition},
+};
+
+use super::{EventLoop, from_libp2p, is_loopback, without_peer};
+use crate::{
+    client::PeerInfo,
+    overlay::{
+        reach::{Action, Reachability},
+        swarm::{behaviour::TraversalEvent, network::direct},
+    },
+};
+
+/// Peers dialled for one announcement on the local network.
+const MAX_ANNOUNCED: usize = 16;
+/// Outgoing connections of which the address is remembered.
+const MAX_DIALLED: usize = 1024;
+
+/// What is remembered between events.
+#[derive(Default)]
+pub(super) struct Traversing {
+    reachability: Reachability,
+    /// The listeners for circuits, and the relay of each.
+    circuits: HashMap<ListenerId, Libp2pPeer>,
+    /// Where peers were dialled: there they can be reached.
+    dialled: HashMap<Libp2pPeer, Multiaddr>,
+}
+
+impl Traversing {
+    /// For a member that listens at these addresses.
+    pub(super) fn new(listening: Vec<String>) -> Self {
+        Self { reachability: Reachability::new(listening), ..Self::default() }
+    }
+
+    /// When to look again, if nothing happens before.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.reachability.wake()
+    }
+}
+
+/// Waits until `at`, for ever if there is no such time.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl EventLoop {
+    /// Does what is to be done now about being reached, and tells the handles how it stands.
+    pub(super) fn traverse(&mut self) {
+        if self.swarm.behaviour().nat.as_ref().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(action) = self.traversing.reachability.poll(now) {
+            match action {
+                Action::Advertise(addresses) => self.advertise(&addresses),
+                Action::Reserve(relay) => self.reserve(&relay, now),
+                Action::Release => {
+                    for (listener, _) in std::mem::take(&mut self.traversing.circuits) {
+                        self.swarm.remove_listener(listener);
+                    }
+                }
+            }
+        }
+        let reachability = &self.traversing.reachability;
+        self.shared.reached(reachability.addresses(), reachability.view());
+    }
+
+    fn advertise(&mut self, addresses: &[String]) {
+        let wanted: Vec<Multiaddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let known: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+        for address in known.iter().filter(|address| !is_circuit(address) && !wanted.contains(address)) {
+            self.swarm.remove_external_address(address);
+        }
+        for address in &wanted {
+            if !known.contains(address) {
+                self.swarm.add_external_address(address.clone());
+            }
+        }
+        if let Some(nat) = self.swarm.behaviour_mut().nat.as_mut() {
+            // Who is behind a NAT is no relay for others.
+            nat.relaying.set_status(wanted.is_empty().then_some(relay::Status::Disable));
+        }
+    }
+
+    fn reserve(&mut self, relay: &PeerInfo, now: Instant) {
+        let place = super::super::network::to_libp2p(&relay.peer).ok().and_then(|peer| {
+            let address: Multiaddr = relay.addresses.first()?.parse().ok()?;
+            let circuit = address.with(Protocol::P2p(peer)).with(Protocol::P2pCircuit);
+            Some((self.swarm.listen_on(circuit).ok()?, peer))
+        });
+        match place {
+            Some((listener, peer)) => {
+                self.traversing.circuits.insert(listener, peer);
+            }
+            None => self.traversing.reachability.on_lost(&relay.peer, now),
+        }
+    }
+
+    /// A connection that we have made: there the peer is.
+    pub(super) fn on_dialled(&mut self, peer: Libp2pPeer, address: &Multiaddr) {
+        if !is_circuit(address) && self.traversing.dialled.len() < MAX_DIALLED {
+            self.traversing.dialled.insert(peer, address.clone());
+        }
+    }
+
+    /// The last connection to a peer is closed.
+    pub(super) fn on_disconnected(&mut self, peer: &Libp2pPeer) {
+        self.traversing.dialled.remove(peer);
+    }
+
+    /// What a peer tells of itself, and of us.
+    pub(super) fn on_seen(&mut self, peer: Libp2pPeer, info: &identify::Info) {
+        let Some(id) = from_libp2p(&peer) else { return };
+        self.traversing.reachability.on_observed(&without_peer(&info.observed_addr));
+        if info.protocols.contains(&relay::HOP_PROTOCOL_NAME) {
+            let dialled = self.traversing.dialled.get(&peer).map(without_peer);
+            let told = || info.listen_addrs.iter().map(without_peer).find(|address| direct(address).is_some());
+            if let Some(address) = dialled.or_else(told) {
+                self.traversing.reachability.on_relay(PeerInfo { peer: id, addresses: vec![address] });
+            }
+        }
+        self.traverse();
+    }
+
+    pub(super) fn on_traversal_event(&mut self, event: TraversalEvent) {
+        let TraversalEvent::Tested(autonat::v2::client::Event { tested_addr, result, .. }) = event else { return };
+        let address = without_peer(&tested_addr);
+        match result {
+            Ok(()) => self.traversing.reachability.on_confirmed(address),
+            Err(error) => self.traversing.reachability.on_refuted(&address, &error.to_string(), Instant::now()),
+        }
+        self.traverse();
+    }
+
+    pub(super) fn on_relay_event(&mut self, event: &relay::client::Event) {
+        let relay::client::Event::ReservationReqAccepted { relay_peer_id, .. } = event else { return };
+        let through = |address: &&Multiaddr| address.iter().any(|part| part == Protocol::P2p(*relay_peer_id));
+        let circuit = self.swarm.external_addresses().filter(|address| is_circuit(address)).find(through);
+        if let (Some(relay), Some(circuit)) = (from_libp2p(relay_peer_id), circuit.map(without_peer)) {
+            self.traversing.reachability.on_reserved(&relay, circuit);
+            self.traverse();
+        }
+    }
+
+    /// A listener got an address: a circuit's is told when the relay has confirmed it.
+    pub(super) fn on_listening(&mut self, address: &Multiaddr) {
+        if !is_circuit(address) {
+            self.traversing.reachability.on_listening(without_peer(address));
+            self.traverse();
+        }
+    }
+
+    pub(super) fn on_not_listening(&mut self, address: &Multiaddr) {
+        self.traversing.reachability.on_not_listening(&without_peer(address));
+        self.traverse();
+    }
+
+    /// A listener has ended; if it was one for circuits, the relay has no place for us any more.
+    pub(super) fn on_listener_closed(&mut self, listener: ListenerId) {
+        if let Some(relay) = self.traversing.circuits.remove(&listener).and_then(|peer| from_libp2p(&peer)) {
+            self.traversing.reachability.on_lost(&relay, Instant::now());
+            self.traverse();
+        }
+    }
+
+    /// Peers announce themselves on the local network: of whatever overlay they are, identify tells.
+    pub(super) fn on_announced(&mut self, event: mdns::Event) {
+        let mdns::Event::Discovered(announced) = event else { return };
+        let mut peers: HashMap<Libp2pPeer, Vec<Multiaddr>> = HashMap::new();
+        for (peer, address) in announced.into_iter().filter(|(_, address)| direct(&without_peer(address)).is_some()) {
+            peers.entry(peer).or_default().push(address);
+        }
+        for (peer, addresses) in peers.into_iter().take(MAX_ANNOUNCED) {
+            let dial = DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing);
+            if let Err(error) = self.swarm.dial(dial.build()) {
+                tracing::debug!(%peer, %error, "announced on the local network, not dialled");
+            }
+        }
+    }
+}
+
+pub(super) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// Whether all of them lead to this machine alone: then there is no NAT to think of.
+pub(super) fn are_loopback(addresses: &[Multiaddr]) -> bool {
+    addresses.iter().all(is_loopback)
+}

@@ -1,0 +1,10 @@
+//! The proxy peer (draft §3.1): a SIP proxy between the overlay and the public network, stateful for each transaction
+//! and never for a dialog (RFC 3261 §16).
+//!
+//! - [`route`] decides what becomes of a request. Pure.
+//! - [`fork`] is the response context: which target is tried when, and which response goes back. Pure.
+//! - [`throttle`] is how much one source may send. Pure.
+
+pub mod fork;
+pub mod route;
+pub mod throttle;

@@ -1,0 +1,443 @@
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Method, ParseError,
+    header::{self, Header, Name},
+    scan,
+};
+
+/// Longest start line and headers taken, in octets: what a datagram can hold, and what an index of 16 bits reaches.
+pub const MAX_HEAD: usize = u16::MAX as usize;
+/// Most header lines taken.
+pub const MAX_HEADERS: usize = 256;
+/// Room for the header lines of most messages, so that indexing allocates once.
+const USUAL_HEADERS: usize = 24;
+
+/// One SIP message: the octets as they came, and an index of its lines. Cheap to clone.
+#[derive(Clone)]
+pub struct Message {
+    /// Exactly the message, from the start line to the end of the body.
+    bytes: Bytes,
+    start: StartLine,
+    headers: Arc<[Line]>,
+    /// Where the body begins.
+    head: u16,
+}
+
+/// A start line, in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start<'a> {
+    /// RFC 3261 §7.1.
+    Request {
+        /// The method, a token.
+        method: Method<'a>,
+        /// The Request-URI as it was written, which need not be a URI; see [`Message::check`].
+        uri: &'a str,
+    },
+    /// RFC 3261 §7.2.
+    Response {
+        /// 100 to 699.
+        status: u16,
+        /// Whatever follows; any octets but CR and LF.
+        reason: &'a [u8],
+    },
+}
+
+/// A piece of the head.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: u16,
+    end: u16,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum StartLine {
+    /// `gaps` holds whether anything but single spaces stands between and after the parts.
+    Request {
+        method: Span,
+        uri: Span,
+        version: Span,
+        gaps: bool,
+    },
+    Response {
+        version: Span,
+        status: u16,
+        reason: Span,
+    },
+}
+
+/// Where a header line is: name, value without white space around it, and all of it with its line end.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::sip) struct Line {
+    code: u8,
+    name: Span,
+    value: Span,
+    end: u16,
+}
+
+impl Message {
+    /// Reads one datagram, or one message that a [`super::framing::Framer`] has cut from a stream.
+    ///
+    /// CRLFs before the start line are skipped (RFC 3261 §7.5), and what Content-Length does not cover is cut off
+    /// (§18.3). What cannot be found its way in is refused here; whether the message is in order, [`Message::check`] says.
+    ///
+    /// # Errors
+    /// A start line or header line that is none, a line end that is not CRLF (two readers would see two messages), no
+    /// empty line, a Content-Length that is not a number, contradicts itself or promises more than there is, or more
+    /// than [`MAX_HEAD`] or [`MAX_HEADERS`] allow.
+    pub fn parse(bytes: Bytes) -> Result<Self, ParseError> {
+        let mut message = Self::index(bytes)?;
+        let available = message.bytes.len() - message.head();
+        match message.content_length()? {
+            Some(length) if length > available => {
+                return Err(ParseError::ContentLength("it promises more than the message has"));
+            }
+            Some(length) => message.bytes.truncate(message.head() + length),
+            None => {}
+        }
+        Ok(message)
+    }
+
+    /// Reads start line and headers, and leaves the body out.
+    ///
+    /// For framing, and to answer a request with 400 whose body cannot be delimited (RFC 3261 §18.3).
+    ///
+    /// # Errors
+    /// As [`Message::parse`], but for Content-Length.
+    pub fn parse_head(bytes: Bytes) -> Result<Self, ParseError> {
+        let mut message = Self::index(bytes)?;
+        message.bytes.truncate(message.head());
+        Ok(message)
+    }
+
+    /// The message whose head this is, once all of it is there.
+    pub(in crate::sip) fn complete(self, bytes: Bytes) -> Self {
+        Self { bytes, ..self }
+    }
+
+    fn index(mut bytes: Bytes) -> Result<Self, ParseError> {
+        let blank = bytes.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
+        if blank == bytes.len() {
+            return Err(ParseError::Empty);
+        }
+        if blank > 0 {
+            bytes = bytes.slice(blank..);
+        }
+        let head = bytes.get(..MAX_HEAD.min(bytes.len())).unwrap_or_default();
+        let reader = Reader { head, whole: head.len() == bytes.len() };
+        let start_end = reader.line_end(0).map_err(|fault| fault.in_line(0))?;
+        let start = start_line(head.get(..start_end - 2).unwrap_or_default())?;
+        let mut lines = Vec::with_capacity(USUAL_HEADERS);
+        let mut at = start_end;
+        while head.get(at..at + 2) != Some(b"\r\n") {
+            if lines.len() == MAX_HEADERS {
+                return Err(ParseError::TooManyHeaders);
+            }
+            let line = reader.header_line(at).map_err(|fault| fault.in_line(lines.len() + 1))?;
+            at = usize::from(line.end);
+            lines.push(line);
+        }
+        let head = u16::try_from(at + 2).map_err(|_| ParseError::HeadTooLong)?;
+        Ok(Self { bytes, start, headers: lines.into(), head })
+    }
+
+    /// The whole message as it came.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The body; empty if there is none.
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(self.head()..).unwrap_or_default()
+    }
+
+    /// How long the start line and headers are, the empty line included: where the body begins.
+    pub fn head(&self) -> usize {
+        usize::from(self.head)
+    }
+
+    /// The start line.
+    pub fn start(&self) -> Start<'_> {
+        match self.start {
+            StartLine::Request { method, uri, .. } => {
+                Start::Request { method: Method::new(self.text(method)), uri: self.text(uri) }
+            }
+            StartLine::Response { status, reason, .. } => Start::Response { status, reason: self.piece(reason) },
+        }
+    }
+
+    /// Whether this is a request.
+    pub const fn is_request(&self) -> bool {
+        matches!(self.start, StartLine::Request { .. })
+    }
+
+    /// The Request-URI as it was written; `None` of a response.
+    pub fn request_uri(&self) -> Option<&str> {
+        match self.start {
+            StartLine::Request { uri, .. } => Some(self.text(uri)),
+            StartLine::Response { .. } => None,
+        }
+    }
+
+    /// The status code; `None` of a request.
+    pub const fn status(&self) -> Option<u16> {
+        match self.start {
+            StartLine::Response { status, .. } => Some(status),
+            StartLine::Request { .. } => None,
+        }
+    }
+
+    /// The reason phrase; empty of a request.
+    pub fn reason(&self) -> &[u8] {
+        match self.start {
+            StartLine::Response { reason, .. } => self.piece(reason),
+            StartLine::Request { .. } => &[],
+        }
+    }
+
+    /// The version of the start line, `SIP/2.0` of every message in order.
+    pub fn version(&self) -> &[u8] {
+        match self.start {
+            StartLine::Request { version, .. } | StartLine::Response { version, .. } => self.piece(version),
+        }
+    }
+
+    /// The method; of a response that in its CSeq, and an empty one if that cannot be read.
+    pub fn method(&self) -> Method<'_> {
+        match self.start {
+            StartLine::Request { method, .. } => Method::new(self.text(method)),
+            StartLine::Response { .. } => self.cseq().map_or(Method::Other(""), |cseq| cseq.method),
+        }
+    }
+
+    /// All header lines from top to bottom.
+    pub fn headers(&self) -> impl DoubleEndedIterator<Item = Header<'_>> + ExactSizeIterator + Clone {
+        self.headers.iter().map(|line| self.view(line))
+    }
+
+    /// The first line's value of a header field, with its folds, without white space around it.
+    pub fn header(&self, name: Name<'_>) -> Option<&[u8]> {
+        self.lines_of(name).next().map(|line| self.piece(line.value))
+    }
+
+    /// How many lines a header field has.
+    pub fn count(&self, name: Name<'_>) -> usize {
+        self.lines_of(name).count()
+    }
+
+    /// The values of a header field from top to bottom. Comma lists are split where the field is a list
+    /// (RFC 3261 §7.3.1); commas in quotes or angle brackets do not split.
+    pub fn values<'a>(&'a self, name: Name<'a>) -> impl Iterator<Item = &'a [u8]> + Clone {
+        let list = name.is_list();
+        self.lines_of(name).flat_map(move |line| header::Elements::new(self.piece(line.value), list))
+    }
+
+    fn lines_of<'a>(&'a self, name: Name<'a>) -> impl Iterator<Item = &'a Line> + Clone {
+        let code = name.code();
+        self.headers.iter().filter(move |line| {
+            line.code == code && (code != header::OTHER || self.piece(line.name).eq_ignore_ascii_case(name.as_bytes()))
+        })
+    }
+
+    fn view(&self, line: &Line) -> Header<'_> {
+        let written = self.piece(line.name);
+        Header { name: Name::from_code(line.code, written), written, value: self.piece(line.value) }
+    }
+
+    /// Whether the start line of a request is spaced as RFC 3261 §7.1 demands: one space twice, none at the end.
+    pub(in crate::sip) const fn is_spaced(&self) -> bool {
+        matches!(self.start, StartLine::Request { gaps: false, .. } | StartLine::Response { .. })
+    }
+
+    /// The start line with its line end.
+    pub(in crate::sip) fn start_len(&self) -> usize {
+        self.headers.first().map_or(self.head().saturating_sub(2), |line| usize::from(line.name.start))
+    }
+
+    /// Where the Request-URI is.
+    pub(in crate::sip) fn uri_range(&self) -> Option<std::ops::Range<usize>> {
+        match self.start {
+            StartLine::Request { uri, .. } => Some(uri.range()),
+            StartLine::Response { .. } => None,
+        }
+    }
+
+    /// The header lines as ranges of the message.
+    pub(in crate::sip) fn lines(&self) -> &[Line] {
+        &self.headers
+    }
+
+    fn piece(&self, span: Span) -> &[u8] {
+        self.bytes.get(span.range()).unwrap_or_default()
+    }
+
+    fn text(&self, span: Span) -> &str {
+        scan::text(self.piece(span)).unwrap_or_default()
+    }
+}
+
+impl Span {
+    fn range(self) -> std::ops::Range<usize> {
+        usize::from(self.start)..usize::from(self.end)
+    }
+}
+
+impl Line {
+    pub(in crate::sip) const fn code(&self) -> u8 {
+        self.code
+    }
+
+    pub(in crate::sip) fn name(&self) -> std::ops::Range<usize> {
+        self.name.range()
+    }
+
+    pub(in crate::sip) fn value(&self) -> std::ops::Range<usize> {
+        self.value.range()
+    }
+
+    /// The whole line with its line end.
+    pub(in crate::sip) fn whole(&self) -> std::ops::Range<usize> {
+        usize::from(self.name.start)..usize::from(self.end)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = self.bytes.get(..self.start_len()).unwrap_or_default();
+        write!(f, "Message({}, {} octets)", start.trim_ascii_end().escape_ascii(), self.bytes.len())
+    }
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Message {}
+
+/// Walks through the head's lines.
+struct Reader<'a> {
+    head: &'a [u8],
+    /// Whether the head is all there is, and not cut off at the limit.
+    whole: bool,
+}
+
+/// What went wrong in some line.
+enum Fault {
+    Line(&'static str),
+    Message(ParseError),
+}
+
+impl Fault {
+    const fn in_line(self, line: usize) -> ParseError {
+        match self {
+            Self::Line(why) if line == 0 => ParseError::StartLine(why),
+            Self::Line(why) => ParseError::HeaderLine { line, why },
+            Self::Message(error) => error,
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Where the line that `at` is in ends, its CRLF included.
+    fn line_end(&self, at: usize) -> Result<usize, Fault> {
+        let rest = self.head.get(at..).unwrap_or_default();
+        let Some(length) = memchr::memchr2(b'\r', b'\n', rest) else { return Err(self.cut_off()) };
+        match rest.get(length..length + 2) {
+            Some(b"\r\n") => Ok(at + length + 2),
+            None if rest.get(length) == Some(&b'\r') => Err(self.cut_off()),
+            _ => Err(Fault::Line("a CR or LF stands alone")),
+        }
+    }
+
+    const fn cut_off(&self) -> Fault {
+        Fault::Message(if self.whole { ParseError::Unfinished } else { ParseError::HeadTooLong })
+    }
+
+    /// The header line that begins at `start`, with its folds (RFC 3261 §7.3.1).
+    fn header_line(&self, start: usize) -> Result<Line, Fault> {
+        let line = self.head.get(start..).unwrap_or_default();
+        let name_len = line.iter().position(|octet| !scan::is_token(*octet)).unwrap_or(line.len());
+        let name = line.get(..name_len).unwrap_or_default();
+        let after = line.get(name_len..).unwrap_or_default();
+        let blank = after.iter().take_while(|octet| matches!(octet, b' ' | b'\t')).count();
+        match after.get(blank) {
+            None => return Err(self.cut_off()),
+            Some(b':') if name_len > 0 => {}
+            Some(b':') => return Err(Fault::Line("it has no name before the colon")),
+            Some(_) if name_len == 0 => return Err(Fault::Line("it does not begin with a name")),
+            Some(_) => return Err(Fault::Line("no colon follows the name")),
+        }
+        let colon = start + name_len + blank;
+        let mut end = self.line_end(colon + 1)?;
+        while matches!(self.head.get(end), Some(b' ' | b'\t')) {
+            end = self.line_end(end)?;
+        }
+        let raw = self.head.get(colon + 1..end).unwrap_or_default();
+        let before = raw.iter().take_while(|octet| scan::is_lws(**octet)).count();
+        let value = scan::trim(raw);
+        let value_start = colon + 1 + if value.is_empty() { 0 } else { before };
+        Ok(Line {
+            code: header::code_of(name),
+            name: span(start, start + name_len)?,
+            value: span(value_start, value_start + value.len())?,
+            end: short(end)?,
+        })
+    }
+}
+
+fn short(at: usize) -> Result<u16, Fault> {
+    u16::try_from(at).map_err(|_| Fault::Message(ParseError::HeadTooLong))
+}
+
+fn span(start: usize, end: usize) -> Result<Span, Fault> {
+    Ok(Span { start: short(start)?, end: short(end)? })
+}
+
+/// Takes a start line apart, without its line end.
+///
+/// A request's is taken as loosely as its parts can be told apart, so that it can be answered with 400.
+fn start_line(line: &[u8]) -> Result<StartLine, ParseError> {
+    let fault = |fault: Fault| fault.in_line(0);
+    let first = memchr::memchr(b' ', line).ok_or(ParseError::StartLine("it has no space"))?;
+    let (word, rest) = line.split_at(first);
+    if word.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"SIP/")) {
+        let code = rest.get(1..4).and_then(scan::number).and_then(|code| u16::try_from(code).ok());
+        let status = code.filter(|status| (100..700).contains(status));
+        let status = status.ok_or(ParseError::StartLine("its status code is not from 100 to 699"))?;
+        let reason = match rest.get(4) {
+            None => line.len(),
+            Some(b' ') => first + 5,
+            Some(_) => return Err(ParseError::StartLine("its status code has more than three digits")),
+        };
+        let (version, reason) = (span(0, first).map_err(fault)?, span(reason, line.len()).map_err(fault)?);
+        return Ok(StartLine::Response { version, status, reason });
+    }
+    if !scan::is_token_text(word) {
+        return Err(ParseError::StartLine("its method is not a token"));
+    }
+    let trimmed = scan::trim(rest);
+    let uri_start = first + rest.iter().take_while(|octet| scan::is_lws(**octet)).count();
+    let last = trimmed.iter().rposition(|octet| scan::is_lws(*octet));
+    let last = last.ok_or(ParseError::StartLine("it has no version"))?;
+    let (uri, version) = trimmed.split_at(last);
+    let version = version.get(1..).unwrap_or_default();
+    if !version.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"SIP/")) {
+        return Err(ParseError::StartLine("its version is not one of SIP"));
+    }
+    let uri = scan::trim(uri);
+    if scan::text(uri).is_none() {
+        return Err(ParseError::StartLine("its Request-URI is not UTF-8"));
+    }
+    let version_start = uri_start + last + 1;
+    let exact = first + 1 + uri.len() + 1 + version.len();
+    Ok(StartLine::Request {
+        method: span(0, first).map_err(fault)?,
+        uri: span(uri_start, uri_start + uri.len()).map_err(fault)?,
+        version: span(version_start, version_start + version.len()).map_err(fault)?,
+        gaps: exact != line.len(),
+    })
+}

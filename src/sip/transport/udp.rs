@@ -1,0 +1,314 @@
+//! UDP: sockets that a thread may read and write itself, without a task or channel for each datagram.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{
+    FlowId, Hop, Protocol, SendError, Source,
+    counters::{Counters, DropReason, count},
+    unmapped,
+};
+
+/// What is asked for as buffer of a socket; the kernel gives what `net.core.rmem_max` allows. The default holds a
+/// fraction of a second of a busy proxy's datagrams.
+const SOCKET_BUFFER: usize = 8 << 20;
+/// The longest datagram.
+const MAX_DATAGRAM: usize = 65_535;
+/// Datagrams that keep a NAT binding alive and are skipped in one call.
+const MAX_SKIPPED: usize = 64;
+/// The octets 4 to 8 of a STUN message (RFC 8489 §5).
+const STUN_COOKIE: [u8; 4] = 0x2112_a442_u32.to_be_bytes();
+
+/// A bound UDP socket. Cheap to clone; any thread may send on it.
+#[derive(Debug, Clone)]
+pub struct UdpPort {
+    socket: Arc<std::net::UdpSocket>,
+    local: SocketAddr,
+    /// Whether it is an IPv6 socket that also carries IPv4.
+    dual: bool,
+    flow: FlowId,
+    counters: Arc<Counters>,
+}
+
+impl UdpPort {
+    /// Binds `shards` sockets to one address.
+    pub(super) fn bind(
+        address: SocketAddr,
+        only_v6: bool,
+        shards: usize,
+        mut next_flow: impl FnMut() -> FlowId,
+        counters: &Arc<Counters>,
+    ) -> io::Result<Vec<Self>> {
+        let mut ports = Vec::<Self>::with_capacity(shards);
+        for _ in 0..shards {
+            // The first one finds the port if any will do.
+            let address = ports.first().map_or(address, |port| port.local);
+            let socket = socket(address, only_v6, shards > 1)?;
+            ports.push(Self {
+                local: socket.local_addr()?,
+                socket: Arc::new(socket),
+                dual: address.ip().is_unspecified() && address.is_ipv6() && !only_v6,
+                flow: next_flow(),
+                counters: counters.clone(),
+            });
+        }
+        Ok(ports)
+    }
+
+    /// The bound address.
+    pub const fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The flow that this socket's datagrams have.
+    pub const fn flow(&self) -> FlowId {
+        self.flow
+    }
+
+    /// Octets of received datagrams that the kernel keeps for this socket.
+    pub fn receive_buffer(&self) -> usize {
+        SockRef::from(&*self.socket).recv_buffer_size().unwrap_or_default()
+    }
+
+    /// Whether datagrams to `remote` can leave from this socket.
+    pub(super) fn reaches(&self, remote: SocketAddr) -> bool {
+        remote.is_ipv4() == self.local.is_ipv4() || (self.dual && remote.is_ipv4())
+    }
+
+    /// Sends one datagram now. If the kernel's buffer is full it is lost, as datagrams may be, and counted.
+    ///
+    /// # Errors
+    /// [`SendError`]: too long, or no way to the address that the kernel knows.
+    pub fn try_send(&self, hop: &Hop, octets: &[u8]) -> Result<(), SendError> {
+        let super::Remote::Socket(remote) = hop.remote else {
+            return Err(SendError::NoSocket { hop: Box::new(hop.clone()) });
+        };
+        let remote = match remote {
+            SocketAddr::V4(v4) if self.dual => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
+            other => other,
+        };
+        match self.socket.send_to(octets, remote) {
+            Ok(_) => {
+                count(&self.counters.traffic(Protocol::Udp).sent);
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                self.counters.lose(DropReason::Unsent);
+                Ok(())
+            }
+            Err(error) => {
+                self.counters.lose(DropReason::Unsent);
+                Err(if octets.len() > MAX_DATAGRAM - 28 {
+                    SendError::TooLong { hop: Box::new(hop.clone()), octets: octets.len() }
+                } else {
+                    SendError::Unreachable { hop: Box::new(hop.clone()), why: error.to_string() }
+                })
+            }
+        }
+    }
+
+    /// What reads this socket, on the current runtime: that of the thread that will read.
+    ///
+    /// # Errors
+    /// What the operating system says: no more file descriptors.
+    pub fn reader(&self) -> io::Result<UdpReader> {
+        let socket = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
+        let buffer = vec![0; MAX_DATAGRAM].into_boxed_slice();
+        Ok(UdpReader { port: self.clone(), socket, buffer })
+    }
+}
+
+/// Reads a [`UdpPort`]: `readable().await`, then `try_recv` until it says `None`.
+#[derive(Debug)]
+pub struct UdpReader {
+    port: UdpPort,
+    socket: tokio::net::UdpSocket,
+    buffer: Box<[u8]>,
+}
+
+impl UdpReader {
+    /// The socket.
+    pub const fn port(&self) -> &UdpPort {
+        &self.port
+    }
+
+    /// Waits until there may be a datagram.
+    ///
+    /// # Errors
+    /// The runtime is shutting down.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// The next datagram; `None` if there is none now. Those that only keep a NAT binding alive are skipped.
+    pub fn try_recv(&mut self) -> Option<(Bytes, Source)> {
+        for _ in 0..MAX_SKIPPED {
+            let (length, remote) = match self.socket.try_recv_from(&mut self.buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                // What an earlier datagram met with.
+                Err(_) => continue,
+            };
+            let octets = self.buffer.get(..length).unwrap_or_default();
+            if !is_keep_alive(octets) {
+                count(&self.port.counters.traffic(Protocol::Udp).received);
+                let source = Source::socket(Protocol::Udp, remote, self.port.local, self.port.flow);
+                return Some((Bytes::copy_from_slice(octets), source));
+            }
+        }
+        None
+    }
+}
+
+fn socket(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    // Less than this is granted without an error, and works.
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Whether a datagram is only there to keep a NAT binding alive: CRLFs, zeros, nothing, or STUN (RFC 5626 §4.4.2).
+fn is_keep_alive(octets: &[u8]) -> bool {
+    match octets.first() {
+        None => true,
+        Some(0..=3) => octets.get(4..8) == Some(&STUN_COOKIE) || octets.iter().all(|octet| *octet == 0),
+        Some(b'\r' | b'\n' | b' ') => octets.iter().all(u8::is_ascii_whitespace),
+        Some(_) => false,
+    }
+}
+
+/// The socket among `ports` that sends to a hop: the one of its flow, the one it asks for, or the first that reaches it.
+pub(super) fn choose<'a>(ports: &'a [UdpPort], hop: &Hop) -> Option<&'a UdpPort> {
+    let super::Remote::Socket(remote) = hop.remote else { return None };
+    let mut usable = ports.iter().filter(|port| port.reaches(remote));
+    // Of the first that fits in most respects.
+    let fit = |port: &&UdpPort| {
+        let by_flow = hop.flow == Some(port.flow);
+        let by_address = hop.local.is_some_and(|local| unmapped(port.local) == unmapped(local));
+        let by_scope = port.local.ip().is_loopback() == remote.ip().is_loopback();
+        (by_flow, by_address, by_scope)
+    };
+    let first = usable.next()?;
+    Some(usable.fold(first, |best, port| if fit(&port) > fit(&best) { port } else { best }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn bind(address: &str, shards: usize) -> Vec<UdpPort> {
+        let mut flow = 0;
+        let next = || {
+            flow += 1;
+            FlowId(flow)
+        };
+        UdpPort::bind(address.parse().unwrap(), false, shards, next, &Arc::default()).unwrap()
+    }
+
+    async fn receive(reader: &mut UdpReader) -> (Bytes, Source) {
+        let received = async {
+            loop {
+                reader.readable().await.unwrap();
+                if let Some(received) = reader.try_recv() {
+                    return received;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), received).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn datagrams_come_with_their_source_and_keep_alives_do_not_come() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (here, there) = (bind(address, 1).remove(0), bind(address, 1).remove(0));
+            let mut reader = here.reader().unwrap();
+            let hop = Hop::socket(Protocol::Udp, here.local());
+            let mut stun = vec![0, 1, 0, 0];
+            stun.extend(STUN_COOKIE);
+            stun.extend([7; 12]);
+            for ignored in [&b""[..], b"\r\n", b"\r\n\r\n", b"\0", b"\0\0\0\0", &stun] {
+                there.try_send(&hop, ignored).unwrap();
+            }
+            there.try_send(&hop, b"OPTIONS").unwrap();
+            let (octets, source) = receive(&mut reader).await;
+            assert_eq!(octets, "OPTIONS");
+            assert_eq!(source, Source::socket(Protocol::Udp, there.local(), here.local(), here.flow()));
+            here.try_send(&source.way_back(), b"200").unwrap();
+            assert_eq!(receive(&mut there.reader().unwrap()).await.0, "200");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_both_families_shows_ipv4_as_ipv4() {
+        let (here, there) = (bind("[::]:0", 1).remove(0), bind("127.0.0.1:0", 1).remove(0));
+        let to = SocketAddr::from(([127, 0, 0, 1], here.local().port()));
+        there.try_send(&Hop::socket(Protocol::Udp, to), b"OPTIONS").unwrap();
+        let (_, source) = receive(&mut here.reader().unwrap()).await;
+        assert_eq!(source.remote, Hop::socket(Protocol::Udp, there.local()).remote);
+        here.try_send(&source.way_back(), b"200").unwrap();
+        assert_eq!(receive(&mut there.reader().unwrap()).await.0, "200");
+    }
+
+    #[tokio::test]
+    async fn one_source_always_comes_to_the_same_shard() {
+        let shards = bind("127.0.0.1:0", 2);
+        assert_eq!(shards[0].local(), shards[1].local());
+        let mut readers = shards.iter().map(|shard| shard.reader().unwrap()).collect::<Vec<_>>();
+        let hop = Hop::socket(Protocol::Udp, shards[0].local());
+        let senders = (0..32).map(|_| bind("127.0.0.1:0", 1).remove(0)).collect::<Vec<_>>();
+        for sender in senders.iter().chain(&senders) {
+            sender.try_send(&hop, b"OPTIONS").unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut seen = Vec::new();
+        for reader in &mut readers {
+            let mut sources = Vec::new();
+            while let Some((_, source)) = reader.try_recv() {
+                sources.push(source.remote);
+            }
+            sources.sort();
+            assert!(sources.chunks(2).all(|pair| pair[0] == pair[1]), "{sources:?}");
+            seen.push(sources.len());
+        }
+        assert_eq!(seen.iter().sum::<usize>(), 64);
+        assert!(!seen.contains(&0), "{seen:?}");
+    }
+
+    #[test]
+    fn a_datagram_that_cannot_leave_is_an_error() {
+        let port = bind("127.0.0.1:0", 1).remove(0);
+        let hop = Hop::socket(Protocol::Udp, port.local());
+        assert!(matches!(port.try_send(&hop, &[b'x'; 65_530]), Err(SendError::TooLong { .. })));
+        let far = Hop::socket(Protocol::Udp, "[2001:db8::1]:5060".parse().unwrap());
+        assert!(matches!(port.try_send(&far, b"x"), Err(SendError::Unreachable { .. })));
+        assert_eq!(port.counters.dropped(DropReason::Unsent), 2);
+        assert!(port.receive_buffer() >= 200_000, "{}", port.receive_buffer());
+    }
+
+    #[test]
+    fn the_socket_that_a_hop_asks_for_is_chosen() {
+        let ports = [bind("127.0.0.1:0", 2), bind("[::1]:0", 1)].concat();
+        let to = |address: &str| Hop::socket(Protocol::Udp, address.parse().unwrap());
+        let chosen = |hop: &Hop| choose(&ports, hop).map(UdpPort::local);
+        assert_eq!(chosen(&to("127.0.0.1:9")), Some(ports[0].local()));
+        assert_eq!(chosen(&to("[::1]:9")), Some(ports[2].local()));
+        let more = bind("127.0.0.1:0", 1).remove(0);
+        let all = [&ports[..], &[more.clone()]].concat();
+        let asked = Hop { local: Some(more.local()), ..to("127.0.0.1:9") };
+        assert_eq!(choose(&all, &asked).map(UdpPort::local), Some(more.local()));
+        assert_eq!(choose(&ports[2..], &to("192.0.2.1:9")).map(UdpPort::local), None);
+    }
+}
