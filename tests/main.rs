@@ -15,6 +15,7 @@ mod liars;
 mod overlay;
 mod process;
 mod protocol;
+mod publish;
 mod readme;
 mod shell;
 mod support;

@@ -32,6 +32,7 @@ pub mod join;
 pub mod lab;
 pub mod lookup;
 pub mod manual;
+pub mod publish;
 pub mod register;
 pub mod shell;
 
@@ -39,4 +40,5 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 6] = [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];
+pub const TOOLS: [&Tool; 7] =
+    [&enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &publish::TOOL, &register::TOOL, &shell::TOOL];

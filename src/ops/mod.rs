@@ -10,6 +10,7 @@ pub mod join;
 pub mod lookup;
 pub mod outcome;
 pub mod pin;
+pub mod publish;
 mod race;
 pub mod register;
 mod view;
