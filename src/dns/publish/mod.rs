@@ -246,6 +246,14 @@ impl Publisher {
         let zone = self.zone.read_until(Scope::Host(host), deadline).await?;
         let plan = self.carry_out(zone, deadline, |zone| plan::remove(zone, host, self.author(force))).await?;
         self.tidy(&plan, deadline).await?;
+        let after = self.zone.read_until(Scope::Host(host), deadline).await?.host(host);
+        if after.lease != plan.lease {
+            return Err(PublishError::Conflict { host: host.to_owned() });
+        }
+        if !after.addresses.is_empty() || !after.endpoints.is_empty() {
+            let missing = format!("deleting all records of {host}");
+            return Err(PublishError::Dropped { server: self.zone.server, zone: self.zone.zone.clone(), missing });
+        }
         Ok(Done { plan })
     }
 

@@ -260,7 +260,8 @@ async fn keys_and_clocks_that_are_wrong_are_told_apart() {
     let server = Server::start().await;
     let right = server.publisher("t5").await;
     let one = wanted(&right, "a", 1);
-    let wrong_secret = TsigKey::generate("gatekeeper").unwrap();
+    let algorithm = server.gatekeeper.algorithm();
+    let wrong_secret = TsigKey::new("gatekeeper", &algorithm, vec![7; 32]).unwrap();
     let unknown = TsigKey::generate("nobody").unwrap();
     for (key, says) in [
         (&wrong_secret, vec!["NOTAUTH, BADSIG"]),
