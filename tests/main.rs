@@ -16,6 +16,7 @@ mod liars;
 mod overlay;
 mod process;
 mod protocol;
+mod publish;
 mod readme;
 mod services;
 mod shell;
