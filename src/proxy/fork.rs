@@ -364,7 +364,8 @@ impl Fork {
         }
         let Some(found) = self.branches.get_mut(branch).filter(|branch| !branch.ended) else { return false };
         let Some(hop) = found.hops.pop_front() else { return false };
-        let patience = if found.hops.is_empty() { self.invite.then_some(self.patience.ringing) } else { Some(self.patience.hop) };
+        let patience =
+            if found.hops.is_empty() { self.invite.then_some(self.patience.ringing) } else { Some(self.patience.hop) };
         let attempt = self.attempts.len();
         self.attempts.push(Attempt { branch, state: State::Trying, deadline: patience.map(|patience| now + patience) });
         self.actions.push_back(Action::Try { branch, attempt, hop });

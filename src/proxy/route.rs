@@ -267,9 +267,8 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         let gr = uri.gr().map(|gr| format!(";gr={gr}")).unwrap_or_default();
         plan.request_uri = Some(format!("{scheme}:{}@{}{gr}", aor.user(), realm.overlay));
     }
-    let instance = uri.params.has("gr").then(|| {
-        uri.gr().and_then(|gr| gr.parse().ok()).map_or(Instance::Unknown, Instance::Id)
-    });
+    let instance =
+        uri.params.has("gr").then(|| uri.gr().and_then(|gr| gr.parse().ok()).map_or(Instance::Unknown, Instance::Id));
     plan.next = Next::User { aor, instance };
     Ok(Decision::Forward(plan))
 }

@@ -169,7 +169,8 @@ fn a_device_is_named_by_its_gr() {
 
 #[test]
 fn a_refusal_says_what_is_wrong() {
-    let Decision::Reject(rejection) = decide(&request("INVITE bob", "sip:c@d.example", ""), Origin::Public, &realm()) else {
+    let Decision::Reject(rejection) = decide(&request("INVITE bob", "sip:c@d.example", ""), Origin::Public, &realm())
+    else {
         panic!("not refused");
     };
     let (name, value) = rejection.header.unwrap();

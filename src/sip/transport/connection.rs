@@ -170,7 +170,6 @@ pub(super) enum End {
     Stopping,
 }
 
-
 /// What a connection needs to know.
 pub(super) struct Connection {
     pub(super) source: Source,

@@ -98,8 +98,10 @@ async fn read_to_end(stream: &mut TcpStream) -> String {
 async fn one_connection_carries_messages_both_ways() {
     for ip in ["127.0.0.1", "[::1]"] {
         let listen = vec![(Protocol::Tcp, format!("{ip}:0").parse().unwrap())];
-        let (mut here, mut there) =
-            (bind(Config { listen: listen.clone(), ..Config::default() }), bind(Config { listen, ..Config::default() }));
+        let (mut here, mut there) = (
+            bind(Config { listen: listen.clone(), ..Config::default() }),
+            bind(Config { listen, ..Config::default() }),
+        );
         let hop = Hop::socket(Protocol::Tcp, address(&there, Protocol::Tcp));
         for token in 0..3 {
             here.transports.send(&hop, request("TCP here", 5), token).unwrap();
@@ -115,7 +117,10 @@ async fn one_connection_carries_messages_both_ways() {
         assert!(flows.iter().all(|flow| *flow == flows[0]), "{flows:?}");
         // A request the other way, to where the connection came from: no new connection.
         let caller = here.transports.listening()[0].1;
-        there.transports.send(&Hop { flow: Some(flows[0]), ..Hop::socket(Protocol::Tcp, caller) }, request("TCP b", 0), 0).unwrap();
+        there
+            .transports
+            .send(&Hop { flow: Some(flows[0]), ..Hop::socket(Protocol::Tcp, caller) }, request("TCP b", 0), 0)
+            .unwrap();
         assert!(here.message().await.0.is_request());
         let count = |bound: &Bound| {
             let traffic = bound.transports.counters().traffic(Protocol::Tcp);
@@ -273,7 +278,8 @@ async fn a_message_that_does_not_come_in_time_ends_its_connection() {
     let connect = || TcpStream::connect(address(&server, Protocol::Tcp));
     let begun = Instant::now();
     // One that drips, one that stops midway, one that says nothing at all.
-    let (mut drip, mut midway, mut silent) = (connect().await.unwrap(), connect().await.unwrap(), connect().await.unwrap());
+    let (mut drip, mut midway, mut silent) =
+        (connect().await.unwrap(), connect().await.unwrap(), connect().await.unwrap());
     midway.write_all(b"OPTIONS sip:a@b SIP/2.0\r\n").await.unwrap();
     for octet in request("TCP a", 0).chunks(1) {
         if drip.write_all(octet).await.is_err() {
@@ -587,7 +593,9 @@ async fn peers_speak_over_one_stream_and_open_another_when_it_is_lost() {
 #[tokio::test]
 async fn a_peer_that_writes_anothers_name_into_its_via_is_cut_off() {
     let (_first, mut second, to_second) = peers(Limits::default());
-    for foreign in [format!("OVERLAY {}", via_host(&peer(3))), "TCP 192.0.2.1".to_owned(), "OVERLAY a.invalid".to_owned()] {
+    for foreign in
+        [format!("OVERLAY {}", via_host(&peer(3))), "TCP 192.0.2.1".to_owned(), "OVERLAY a.invalid".to_owned()]
+    {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
         to_second.send((peer(1), Box::new(Pipe(far)))).await.unwrap();
         near.write_all(&request(&format!("OVERLAY {}", via_host(&peer(1))), 0)).await.unwrap();
