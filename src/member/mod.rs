@@ -12,6 +12,7 @@ mod join;
 mod keep;
 pub mod metrics;
 mod offer;
+pub mod proxy;
 mod services;
 mod sync;
 
@@ -30,6 +31,7 @@ pub use self::{
     error::MemberError,
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
+    proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},
     services::{Services, USUAL_AGE},
 };
 use crate::{

@@ -3,8 +3,10 @@
 //!
 //! - [`route`] decides what becomes of a request. Pure.
 //! - [`fork`] is the response context: which target is tried when, and which response goes back. Pure.
+//! - [`engine`] is the proxy core over transactions. Sans-IO.
 //! - [`throttle`] is how much one source may send. Pure.
 
+pub mod engine;
 pub mod fork;
 pub mod route;
 pub mod throttle;

@@ -47,7 +47,7 @@ pub use self::{
     config::{Config, Limits, SendError, TransportError},
     counters::{Counters, DropReason, Traffic},
     driver::{Bound, Event, Token, Transports},
-    overlay::{BoxedStream, OverlayDialer, OverlayPort},
+    overlay::{BoxedStream, OverlayDialer, OverlayPort, via_host},
     tls::TlsFiles,
     udp::{UdpPort, UdpReader},
     via::{MAX_DATAGRAM, names_peer, over_tcp, response_target},

@@ -1,0 +1,193 @@
+//! The request as it leaves (RFC 3261 §16.6): Request-URI, Max-Forwards, Record-Route, Route and Via.
+
+use std::{
+    hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState},
+    net::SocketAddr,
+    sync::OnceLock,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{Engine, Located};
+use crate::{
+    proxy::{
+        fork::Place,
+        route::{MAX_FORWARDS, Next, Plan},
+    },
+    sip::{
+        Message, Method,
+        edit::Edit,
+        header::Name,
+        transaction::{Branch, ClientId},
+        transport::{Hop, Protocol, Remote, Source, via_host},
+        uri::SipUri,
+    },
+};
+
+impl Engine {
+    /// Sends a context's request to one hop; `None` if it cannot be.
+    pub(super) fn forward(&mut self, id: u64, branch: usize, hop: Hop, now: Instant) -> Option<ClientId> {
+        let context = self.contexts.get(&id)?;
+        if context.plan.secure && !matches!(hop.protocol, Protocol::Tls | Protocol::Overlay) {
+            return None;
+        }
+        let uri = context.uris.get(branch).cloned().flatten();
+        let (message, plan, source) = (context.message.clone(), context.plan.clone(), context.source.clone());
+        let breadth = context.breadth;
+        let own = self.layer.new_branch(Some(mark(&message)));
+        let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), breadth, &hop, &own)?;
+        self.layer.request(&own, message.method(), bytes, hop, now).ok()
+    }
+
+    /// Passes the ACK of a 2xx on, without any state.
+    pub(super) fn pass_ack(&mut self, message: &Message, source: &Source, plan: &Plan, located: Located) {
+        let (uri, hop) = match located {
+            Located::Hops(hops) => (None, hops.into_iter().next()),
+            Located::Groups(groups) => {
+                let first = groups.into_iter().flatten().find_map(|target| match target.place {
+                    Place::Hops(hops) => Some((target.uri, hops.into_iter().next()?)),
+                    Place::Uri(_) => None,
+                });
+                first.map_or((None, None), |(uri, hop)| (uri, Some(hop)))
+            }
+            Located::Nowhere { .. } => (None, None),
+        };
+        let own = self.layer.new_branch(Some(mark(message)));
+        let bytes = hop.as_ref().and_then(|hop| self.rewritten(message, source, plan, uri.as_deref(), 0, hop, &own));
+        match (hop, bytes) {
+            (Some(hop), Some(bytes)) => {
+                self.counts.acks += 1;
+                self.layer.send(hop, bytes);
+            }
+            _ => self.counts.dropped += 1,
+        }
+    }
+
+    /// The request as it goes to `hop`.
+    #[allow(clippy::too_many_arguments)]
+    fn rewritten(
+        &self,
+        message: &Message,
+        source: &Source,
+        plan: &Plan,
+        uri: Option<&str>,
+        breadth: u32,
+        hop: &Hop,
+        own: &Branch,
+    ) -> Option<Bytes> {
+        let mut edit = Edit::new(message);
+        let forwards = message.max_forwards().ok()?.map_or(MAX_FORWARDS, |left| left.saturating_sub(1));
+        edit.set(Name::MaxForwards, forwards.to_string());
+        if breadth > 0 {
+            edit.set(Name::MaxBreadth, breadth.to_string());
+        }
+        self.route(&mut edit, message, plan, uri);
+        if self.is_recorded(message, source, plan) {
+            let scheme = if plan.secure { "sips" } else { "sip" };
+            edit.prepend(Name::RecordRoute, format!("<{scheme}:{};lr>", self.config.realm.overlay));
+        }
+        let rport = if hop.protocol == Protocol::Udp { ";rport" } else { "" };
+        let via = format!("SIP/2.0/{} {};branch={}{rport}", hop.protocol.token(), self.sent_by(hop)?, own.as_str());
+        edit.prepend(Name::Via, via);
+        Some(edit.finish())
+    }
+
+    /// Request-URI and Route (RFC 3261 §16.4, §16.6 steps 2 and 6).
+    fn route(&self, edit: &mut Edit<'_>, message: &Message, plan: &Plan, uri: Option<&str>) {
+        let uri = uri.or(plan.request_uri.as_deref());
+        let strict = match &plan.next {
+            Next::Route { uri, strict: true } => Some(uri),
+            _ => None,
+        };
+        if !plan.strip_last && strict.is_none() {
+            for _ in 0..plan.strip {
+                edit.remove_first_value(Name::Route);
+            }
+        } else {
+            let routes: Vec<&[u8]> = message.values(Name::Route).collect();
+            let end = routes.len() - usize::from(plan.strip_last).min(routes.len());
+            let start = (plan.strip + usize::from(strict.is_some())).min(end);
+            let mut left: Vec<Vec<u8>> =
+                routes.get(start..end).unwrap_or_default().iter().map(|route| route.to_vec()).collect();
+            if strict.is_some()
+                && let Some(uri) = uri.or(message.request_uri())
+            {
+                left.push(format!("<{uri}>").into_bytes());
+            }
+            edit.remove_all(Name::Route);
+            if !left.is_empty() {
+                edit.append(Name::Route, left.join(&b", "[..]));
+            }
+        }
+        if let Some(uri) = strict.map(String::as_str).or(uri) {
+            edit.set_request_uri(uri);
+        }
+    }
+
+    /// Whether the path is recorded: of what may form a dialog and crosses the boundary (design: one Record-Route, for
+    /// both sides resolve it; RFC 3261 §16.6 step 4; none on REGISTER: Table 3).
+    fn is_recorded(&self, message: &Message, source: &Source, plan: &Plan) -> bool {
+        let from_inside = source.protocol == Protocol::Overlay;
+        let to_inside = match &plan.next {
+            Next::User { .. } => true,
+            Next::RequestUri(uri) | Next::Route { uri, .. } => {
+                SipUri::parse(uri).is_ok_and(|uri| uri.host.is_name(self.config.realm.overlay.as_str()))
+            }
+        };
+        let forms_dialogs = !matches!(
+            message.method(),
+            Method::Register | Method::Ack | Method::Cancel | Method::Bye | Method::Options | Method::Message
+        );
+        let in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
+        from_inside != to_inside && forms_dialogs && !in_dialog
+    }
+
+    /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.
+    fn sent_by(&self, hop: &Hop) -> Option<String> {
+        let Remote::Socket(remote) = hop.remote else { return Some(via_host(&self.config.peer)) };
+        let own = |wanted: &dyn Fn(&SocketAddr) -> bool| self.config.realm.own.iter().find(|own| wanted(own)).copied();
+        let same = |own: &SocketAddr| own.is_ipv4() == remote.is_ipv4();
+        let loopback = |own: &SocketAddr| own.ip().is_loopback() == remote.ip().is_loopback();
+        let tls_port = Protocol::Tls.default_port();
+        let fits = |own: &SocketAddr| (hop.protocol == Protocol::Tls) == (own.port() == tls_port);
+        own(&|own| Some(*own) == hop.local && fits(own))
+            .or_else(|| own(&|own| same(own) && loopback(own) && fits(own)))
+            .or_else(|| own(&|own| same(own) && loopback(own)))
+            .or_else(|| own(&same))
+            .map(|own| own.to_string())
+    }
+
+    /// Whether the request was here before, and nothing that routes it has changed since (RFC 3261 §16.3 step 4, RFC
+    /// 5393 §4.2). One that has changed is a spiral, and in order.
+    pub(super) fn is_looping(&self, message: &Message) -> bool {
+        let mark = mark(message);
+        let peer = via_host(&self.config.peer);
+        message.vias().filter_map(Result::ok).any(|via| {
+            let ours = via.host.is_name(&peer)
+                || self
+                    .config
+                    .realm
+                    .own
+                    .iter()
+                    .any(|own| via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port()));
+            let marked =
+                || via.branch().and_then(|branch| Branch::read(branch.as_bytes())).and_then(|parts| parts.mark);
+            ours && marked() == Some(mark)
+        })
+    }
+}
+
+/// What routes a request, as a number that only this process can make: the second half of our branches.
+fn mark(message: &Message) -> u64 {
+    static KEYS: OnceLock<RandomState> = OnceLock::new();
+    let mut hasher = KEYS.get_or_init(RandomState::new).build_hasher();
+    message.request_uri().hash(&mut hasher);
+    for name in [Name::Route, Name::ProxyRequire, Name::ProxyAuthorization, Name::CallId, Name::From, Name::CSeq] {
+        for value in message.values(name) {
+            value.hash(&mut hasher);
+        }
+        hasher.write_u8(0);
+    }
+    hasher.finish()
+}
