@@ -18,6 +18,7 @@ mod protocol;
 mod readme;
 mod services;
 mod shell;
+mod sip_streams;
 mod support;
 mod tools;
 mod trace;

@@ -13,6 +13,7 @@ mod keep;
 pub mod metrics;
 mod offer;
 mod services;
+mod sip_streams;
 mod sync;
 
 use std::{
@@ -31,6 +32,7 @@ pub use self::{
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
     services::{Services, USUAL_AGE},
+    sip_streams::sip_streams,
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply, StatusReply},

@@ -21,11 +21,14 @@ use super::{
     config::Limits,
     counters::{Counters, DropReason, count},
     driver::{Event, Token},
-    frames::{Frame, FrameError, Framer},
     overlay::BoxedStream,
     via::names_peer,
 };
-use crate::sip::{Message, Method, respond::respond};
+use crate::sip::{
+    Message, Method,
+    framing::{Frame, FrameError, Framer},
+    respond::respond,
+};
 
 /// What is read at once.
 const READ: usize = 8 * 1024;
