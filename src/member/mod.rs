@@ -12,6 +12,7 @@ mod join;
 mod keep;
 pub mod metrics;
 mod offer;
+pub mod proxy;
 mod services;
 mod sip_streams;
 mod sync;
@@ -31,6 +32,7 @@ pub use self::{
     error::MemberError,
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
+    proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},
     services::{Services, USUAL_AGE},
     sip_streams::sip_streams,
 };

@@ -4,7 +4,7 @@ use crate::{
     dns::DnsError,
     identity::IdentityError,
     kind::Kind,
-    member::{MemberError, MetricsError},
+    member::{MemberError, MetricsError, ProxyError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
@@ -34,6 +34,9 @@ pub enum OpsError {
     /// The member that was to run in this process.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// The member cannot be a proxy peer.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -184,6 +187,7 @@ impl OpsError {
             Self::Network(error) => error.kind(),
             Self::Member(error) => error.kind(),
             Self::Metrics(error) => error.kind(),
+            Self::Proxy(error) => error.kind(),
             Self::Record(error) => error.kind(),
             Self::Ask { error, .. } => error.kind(),
             Self::PeerAddress { .. }

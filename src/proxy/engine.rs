@@ -200,7 +200,8 @@ impl Engine {
             self.counts.dropped += 1;
             return;
         };
-        if !self.throttle.admit(&source.remote, now) {
+        // What belongs to a request that was taken is never turned away: a 503 would end a call that rings.
+        if !self.throttle.admit(&source.remote, now) && !self.layer.knows(&message) {
             self.counts.throttled += 1;
             self.turn_away(&message, &source);
             return self.work(now);
