@@ -20,6 +20,7 @@ mod publish;
 mod readme;
 mod services;
 mod shell;
+mod sip_streams;
 mod support;
 mod tools;
 mod trace;
