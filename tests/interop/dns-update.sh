@@ -11,8 +11,16 @@ PATH=$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
 pids=()
 finish() {
-    ((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null
-    wait 2>/dev/null
+    for pid in "${pids[@]}"; do
+        kill "$pid" 2>/dev/null || continue
+        # BIND 9.18 has been seen to hang after "shutting down".
+        for _ in $(seq 30); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+    wait 2>/dev/null || true
     rm -rf "$work"
 }
 trap finish EXIT

@@ -374,7 +374,7 @@ async fn leases_that_are_over_are_reaped_and_tombstones_buried() {
         assert!(began.elapsed() < TIMEOUT);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(due().await, [short.host.clone()]);
+    assert_eq!(due().await, std::slice::from_ref(&short.host));
     publisher.reap(&short.host).await.unwrap().unwrap();
     let lines = everything(&publisher).await;
     assert!(!lines.iter().any(|line| line.contains("192.0.2.1")), "{lines:#?}");
