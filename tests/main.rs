@@ -15,6 +15,7 @@ mod liars;
 mod overlay;
 mod process;
 mod protocol;
+mod proxy;
 mod readme;
 mod services;
 mod shell;
