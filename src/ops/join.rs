@@ -194,7 +194,7 @@ fn new_local_overlay(overlay: &OverlayId, home: &Home) -> Result<Known, OpsError
     Ok(Known { descriptor: Arc::new(descriptor), revocations: None, pins: Pins::default() })
 }
 
-fn listen_addresses(access: &Access, request: &JoinRequest) -> Vec<String> {
+pub(super) fn listen_addresses(access: &Access, request: &JoinRequest) -> Vec<String> {
     if !request.listen.is_empty() {
         return request.listen.clone();
     }
@@ -210,6 +210,6 @@ fn listen_addresses(access: &Access, request: &JoinRequest) -> Vec<String> {
 }
 
 /// Whether this machine has IPv6 at all: many containers do not.
-fn has_ipv6() -> bool {
+pub(super) fn has_ipv6() -> bool {
     std::net::UdpSocket::bind("[::1]:0").is_ok()
 }
