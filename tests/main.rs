@@ -16,6 +16,7 @@ mod liars;
 mod overlay;
 mod process;
 mod protocol;
+mod proxy;
 mod publish;
 mod readme;
 mod services;

@@ -193,6 +193,8 @@ pub fn decide(message: &Message, origin: Origin<'_>, realm: &Realm) -> Decision 
 }
 
 /// [`decide`], with every decision but the last one as an early return.
+// An early return is the answer itself, once a request: a box would be an allocation and nothing else.
+#[allow(clippy::result_large_err)]
 fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Decision, Decision> {
     let uri = message.uri().map_err(malformed)?;
     let method = message.method();
@@ -232,13 +234,13 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
     };
 
     if let Some(route) = routes.get(strip) {
-        let next = route.uri.sip().ok_or_else(|| unsupported_scheme())?;
+        let next = route.uri.sip().ok_or_else(unsupported_scheme)?;
         plan.secure |= next.secure;
         plan.next = Next::Route { uri: next.as_str().to_owned(), strict: !next.is_loose_router() };
         admit(message, origin, realm, true)?;
         return Ok(Decision::Forward(plan));
     }
-    let uri = uri.sip().ok_or_else(|| unsupported_scheme())?;
+    let uri = uri.sip().ok_or_else(unsupported_scheme)?;
     let maddr = uri.maddr().map(|maddr| realm.serves(&maddr, uri));
     if maddr == Some(false) || maddr.is_none() && !realm.is_ours(uri) {
         admit(message, origin, realm, true)?;
@@ -274,6 +276,7 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
 }
 
 /// Whether the sender may have this passed on; `leaves`: to another domain.
+#[allow(clippy::result_large_err)]
 fn admit(message: &Message, origin: Origin<'_>, realm: &Realm, leaves: bool) -> Result<(), Decision> {
     let from = message.from().map_err(malformed)?;
     let from = from.uri.sip().and_then(|from| realm.user(from));
