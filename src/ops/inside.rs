@@ -1,7 +1,5 @@
 //! Being a user agent of the overlay for a while: a swarm that SIP streams go over, and a routing record that names it.
 
-use tokio::sync::Mutex;
-
 use super::{
     Access, OpsError, ViaChoice,
     finder::Inside,
@@ -45,6 +43,6 @@ pub(super) async fn enter(
     let addresses = info.addresses.into_iter().take(MAX_ADDRESSES).collect();
     let contact = Contact::Overlay { peer: info.peer, addresses, q: MAX_Q };
     let presence = Presence::begin(&access, &mut lookups, aor, contact, !callee).await?;
-    let inside = Inside { overlay: descriptor.overlay().clone(), lookups: Mutex::new(lookups), own: info.peer };
+    let inside = Inside::new(descriptor.overlay().clone(), lookups, info.peer);
     Ok((Stay { network, presence }, inside, (info.peer, port)))
 }

@@ -470,6 +470,16 @@ fn the_callee_may_hang_up_and_the_session_may_be_refreshed() {
 }
 
 #[test]
+fn a_call_is_not_hung_up_before_its_refresh_is_answered() {
+    let mut world = World::new(answer(0, 200));
+    let (hold, reinvite) = (Some(Duration::from_millis(105)), Some(Duration::from_millis(100)));
+    world.call(CallPlan { hold, reinvite, ..plan() });
+    world.run(FOREVER);
+    assert_eq!(world.names(ALICE), ["answered", "reinvited 200", "ended by Us"]);
+    assert!(world.is_idle());
+}
+
+#[test]
 fn an_answer_that_is_never_acknowledged_ends_the_call() {
     let mut world = World::new(answer(0, 200));
     world.meddle = Box::new(|message, _| if message.method() == Method::Ack { Verdict::Lose } else { Verdict::Pass });
