@@ -12,6 +12,10 @@ use p2psip::{
         PeersOutcome, PingOutcome, ProviderView, RecordView, RegisterOutcome, RegisterStatus, RejectedView,
         RequestStatus, ServiceView, StatusOutcome, TableOutcome, TraceView, Via,
     },
+    ops::publish::{
+        ActionView, ChangeOutcome, ListOutcome, SyncOutcome,
+        drift::{Drift, LeaseState, ProxyView, RuleView},
+    },
     ops::{
         answer::ListeningOutcome,
         call::{CallOutcome, CallStatus},
@@ -360,6 +364,74 @@ fn what_a_shell_tells_of_a_member() {
     let event = |event| EventOutcome { status: "event", at_ms: UnixMs(1_767_225_600_000), event };
     assert_shape("shell-event-peer", &[event(Event::PeerJoined { peer: peer(1) })]);
     assert_shape("shell-event-stored", &[event(Event::Stored { name, instance, sequence: 1, tombstone: false })]);
+}
+
+#[test]
+fn publication() {
+    let overlay = OverlayId::parse("p2psip.org").unwrap();
+    let server: std::net::SocketAddr = "192.0.2.53:53".parse().unwrap();
+    let change = |status, lease_in_ms, script: Option<&str>| ChangeOutcome {
+        status,
+        overlay: overlay.clone(),
+        zone: "p2psip.org".to_owned(),
+        server,
+        host: "proxy1.p2psip.org".to_owned(),
+        lease_in_ms,
+        warnings: vec!["something was left out".to_owned()],
+        script: script.map(str::to_owned),
+        elapsed_ms: 4.5,
+    };
+    assert_shape("publish-change", &[change("added", Some(60_000), None), change("planned", None, Some("send\n"))]);
+    let offer = OfferView {
+        peer: peer(2),
+        addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()],
+        endpoints: vec!["udp:192.0.2.8:5060".to_owned()],
+        serving: true,
+        load: 0.5,
+    };
+    let proxy = |known: bool| ProxyView {
+        host: known.then(|| "proxy1.p2psip.org".to_owned()),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        servers: vec!["udp:5060".to_owned()],
+        lease: LeaseState::Live,
+        lease_in_ms: known.then_some(60_000),
+        key: known.then(|| "gatekeeper".to_owned()),
+        peer: known.then(|| peer(2)),
+        offer: known.then(|| offer.clone()),
+        drift: known.then_some(Drift::Differs),
+    };
+    let list = |overlay_unasked: Option<&str>| ListOutcome {
+        status: "drift",
+        overlay: overlay.clone(),
+        zone: "p2psip.org".to_owned(),
+        server,
+        proxies: vec![proxy(true), proxy(false)],
+        rules: vec![RuleView { transport: "udp".to_owned(), dangling: true }],
+        overlay_unasked: overlay_unasked.map(str::to_owned),
+        unreachable: false,
+        elapsed_ms: 4.5,
+    };
+    assert_shape("publish-list", &[list(None), list(Some("--dns-only"))]);
+    let action = |error: Option<&str>, script: Option<&str>| ActionView {
+        action: "add",
+        host: "proxy1.p2psip.org".to_owned(),
+        error: error.map(str::to_owned),
+        script: script.map(str::to_owned),
+    };
+    let sync = SyncOutcome {
+        status: "synced",
+        overlay: overlay.clone(),
+        zone: "p2psip.org".to_owned(),
+        server,
+        actions: vec![action(None, Some("send\n")), action(Some("refused"), None)],
+        warnings: vec!["something was left".to_owned()],
+        elapsed_ms: 4.5,
+        worst: None,
+    };
+    assert_shape("publish-sync", &[sync]);
+    let words = [Drift::NotInDns, Drift::NotInOverlay, Drift::Differs, Drift::LeaseOver, Drift::Incomplete];
+    let words = words.map(|drift| serde_json::to_value(drift).unwrap());
+    assert_eq!(words, ["not-in-dns", "not-in-overlay", "differs", "lease-over", "incomplete"]);
 }
 
 #[test]

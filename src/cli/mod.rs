@@ -35,6 +35,7 @@ pub mod join;
 pub mod lab;
 pub mod lookup;
 pub mod manual;
+pub mod publish;
 pub mod register;
 pub mod shell;
 
@@ -42,7 +43,7 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 9] = [
+pub const TOOLS: [&Tool; 10] = [
     &answer::TOOL,
     &discover::TOOL,
     &enroll::TOOL,
@@ -50,6 +51,7 @@ pub const TOOLS: [&Tool; 9] = [
     &join::TOOL,
     &lab::TOOL,
     &lookup::TOOL,
+    &publish::TOOL,
     &register::TOOL,
     &shell::TOOL,
 ];

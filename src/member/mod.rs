@@ -14,6 +14,7 @@ pub mod metrics;
 mod offer;
 pub mod proxy;
 mod services;
+mod sip_streams;
 mod sync;
 
 use std::{
@@ -33,6 +34,7 @@ pub use self::{
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
     proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},
     services::{Services, USUAL_AGE},
+    sip_streams::sip_streams,
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply, StatusReply},

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    dns::DnsError,
+    dns::{DnsError, PublishError},
     identity::IdentityError,
     kind::Kind,
     member::{MemberError, MetricsError, ProxyError},
@@ -26,6 +26,12 @@ pub enum OpsError {
     /// The DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
+    /// Publication in the DNS.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Nothing says by which right the DNS is to be changed.
+    #[error("no key: give the file with the zone's TSIG key with --key")]
+    NoKey,
     /// The local member's socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -213,6 +219,7 @@ impl OpsError {
             Self::Name(error) => error.kind(),
             Self::Identity(error) => error.kind(),
             Self::Dns(error) => error.kind(),
+            Self::Publish(error) => error.kind(),
             Self::Socket(error) => error.kind(),
             Self::Network(error) => error.kind(),
             Self::Member(error) => error.kind(),
@@ -226,6 +233,7 @@ impl OpsError {
             Self::PeerAddress { .. }
             | Self::NotCallable { .. }
             | Self::WhichOverlay
+            | Self::NoKey
             | Self::OtherDescriptor { .. }
             | Self::NoContact { .. }
             | Self::NoCredentials { .. }

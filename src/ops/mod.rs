@@ -18,6 +18,7 @@ pub mod outcome;
 mod phone;
 pub mod pin;
 mod presence;
+pub mod publish;
 mod race;
 pub mod register;
 mod view;

@@ -114,6 +114,7 @@ enrol() {
     local home=$work/$1 name
     shift
     for name in "$@"; do
+        rm -f "$work/request.csr" "$work/issued.pem"
         expect 0 "$bin/p2p-enroll" request "$name" --home "$home" --out "$work/request.csr"
         expect 0 "$bin/p2p-enroll" issue "$work/request.csr" --home "$work/ca" --out "$work/issued.pem"
         expect 0 "$bin/p2p-enroll" install "$work/issued.pem" "$work/ca/descriptor.toml" --home "$home"
