@@ -330,15 +330,18 @@ fn calls_cross_the_boundary_through_a_proxy_peer_both_ways() {
     let dns = format!("--dns {}", world.world.dns());
 
     // Out (draft §5.2), and the callee hangs up: its BYE finds the overlay through the DNS.
-    let (mut outside, port) = callee(&format!("--once --media 0.2 {dns}"));
+    let (mut outside, port) = callee(&format!("--count 2 --media 0.2 {dns}"));
     let line = format!("{} --from {} --json --ladder --media 30", alice.options(), alice.aor);
-    let outcome = run(invite::run, &format!("{line} sip:carol@127.0.0.1:{port}")).exits(0).json();
+    let line = format!("{line} sip:carol@127.0.0.1:{port}");
+    let outcome = run(invite::run, &line).exits(0).json();
     assert_eq!((&outcome["status"], &outcome["ended_by"]), (&"answered".into(), &"them".into()), "{outcome:#}");
     let hop = &outcome["flow"]["hops"][0];
     assert_eq!((&hop["transport"], &hop["to"]), (&"OVERLAY".into(), &"proxy peer".into()), "{hop:#}");
     let taken: Value = outside.json();
     assert_eq!(taken["from"], alice.aor.to_string());
     assert_eq!(taken["fault"], Value::Null, "{taken:#}");
+    // A moment later the same user calls from another process: the proxy peer must not go by what it knew.
+    run(invite::run, &line).exits(0);
     outside.wait().exits(0);
 
     // In (draft §5.3), with a re-INVITE and a BYE of the caller.
