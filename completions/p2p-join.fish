@@ -1,4 +1,8 @@
 complete -c p2p-join -l listen -d 'Listen here; repeat for several. Port 0 is any free one' -r
+complete -c p2p-join -l proxy -d 'Be a proxy peer: SIP for the public network over UDP and TCP' -r
+complete -c p2p-join -l tls -d 'Be one over TLS too, on this address' -r
+complete -c p2p-join -l tls-cert -d 'The TLS certificate, PEM; its names should include the overlay\'s' -r -F
+complete -c p2p-join -l tls-key -d 'The key of the TLS certificate, PEM' -r -F
 complete -c p2p-join -l metrics -d 'Serve metrics for Prometheus on http://ADDR/metrics' -r
 complete -c p2p-join -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-join -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F

@@ -10,6 +10,12 @@ use std::{
 use bytes::Bytes;
 use p2psip::{
     cli::{Signal, answer, invite},
+    dns::{
+        Resolver, RrSet, Srv,
+        locate::{Locator, Options},
+    },
+    member::{Proxy, ProxyConfig},
+    name::{ResourceName, Service, ServiceUri},
     sip::{Message, Method, header::Name, respond::respond},
 };
 use serde_json::Value;
@@ -293,4 +299,62 @@ fn what_cannot_be_called_is_said_before_anybody_is_asked() {
     run(answer::run, &format!("--listen {}", taken.local_addr().unwrap()))
         .exits(5)
         .says("cannot listen for SIP on TCP");
+}
+
+/// A proxy peer on a member of the world, with servers of the world's DNS, in which the overlay is found at it.
+fn proxy_peer(world: &TestWorld, member: usize) -> Proxy {
+    let member = &world.world.members()[member];
+    let overlay = world.world.descriptor().overlay();
+    let resolver = Resolver::new(&[world.world.dns()]).unwrap();
+    let mut config = ProxyConfig::new(([127, 0, 0, 1], 0).into(), Locator::new(resolver, Options::default()));
+    let name = ResourceName::from(ServiceUri::new(Service::Proxy, overlay.clone()));
+    config.certificate = world.world.enrol(member.key(), &[name]).unwrap();
+    config.drain = Duration::from_millis(200);
+    world.run(async {
+        let proxy = Proxy::start(member, config).await.unwrap();
+        let port = proxy.listening()[0].1.port();
+        let host = format!("proxy.{overlay}");
+        let dns = world.world.name_server();
+        dns.set(&host, &RrSet::A(vec![[127, 0, 0, 1].into()])).await.unwrap();
+        let server = Srv { priority: 0, weight: 0, port, target: host };
+        dns.set(&format!("_sip._udp.{overlay}"), &RrSet::Srv(vec![server])).await.unwrap();
+        proxy
+    })
+}
+
+#[test]
+fn calls_cross_the_boundary_through_a_proxy_peer_both_ways() {
+    let world = TestWorld::of(10);
+    let proxy = proxy_peer(&world, 8);
+    let (alice, bob) = (world.user("alice"), world.user("bob"));
+    let dns = format!("--dns {}", world.world.dns());
+
+    // Out (draft §5.2), and the callee hangs up: its BYE finds the overlay through the DNS.
+    let (mut outside, port) = callee(&format!("--count 2 --media 0.2 {dns}"));
+    let line = format!("{} --from {} --json --ladder --media 30", alice.options(), alice.aor);
+    let line = format!("{line} sip:carol@127.0.0.1:{port}");
+    let outcome = run(invite::run, &line).exits(0).json();
+    assert_eq!((&outcome["status"], &outcome["ended_by"]), (&"answered".into(), &"them".into()), "{outcome:#}");
+    let hop = &outcome["flow"]["hops"][0];
+    assert_eq!((&hop["transport"], &hop["to"]), (&"OVERLAY".into(), &"proxy peer".into()), "{hop:#}");
+    let taken: Value = outside.json();
+    assert_eq!(taken["from"], alice.aor.to_string());
+    assert_eq!(taken["fault"], Value::Null, "{taken:#}");
+    // A moment later the same user calls from another process: the proxy peer must not go by what it knew.
+    run(invite::run, &line).exits(0);
+    outside.wait().exits(0);
+
+    // In (draft §5.3), with a re-INVITE and a BYE of the caller.
+    let mut inside = Staying::start(answer::run, &format!("{} --json --once --ladder {}", bob.options(), bob.aor));
+    assert_eq!(inside.json()["status"], "listening");
+    let line = format!("--ladder --from sip:carol@example.com --reinvite 0.02 {dns} {}", bob.aor);
+    let outcome = call(&line).exits(0).json();
+    assert_eq!((&outcome["status"], &outcome["reinvited"]), (&"answered".into(), &200.into()), "{outcome:#}");
+    assert!(outcome["flow"]["hops"][0]["found"].as_str().unwrap().starts_with("SRV _sip._udp."), "{outcome:#}");
+    let taken: Value = inside.json();
+    assert_eq!((&taken["status"], &taken["ended_by"]), (&"answered".into(), &"them".into()));
+    let hops = taken["flow"]["hops"].as_array().unwrap();
+    assert_eq!((&hops[0]["transport"], &hops[1]["transport"]), (&"UDP".into(), &"OVERLAY".into()), "{taken:#}");
+    inside.wait().exits(0);
+    world.run(proxy.stop());
 }

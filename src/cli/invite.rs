@@ -38,7 +38,7 @@ pub const TOOL: Tool = Tool {
     name: "p2p-invite",
     description: &[
         "Places a test call with SIP and says what became of it: INVITE, ringing, answer, hang-up, with the times between them. --ladder draws every message, and below them the hops with their addresses; --pcap writes them for Wireshark.",
-        "A caller of the overlay calls from within it: another user of the overlay is called over a stream to that user's member, anybody else through a proxy peer. For the time of the call the caller has a routing record that names this process, beside those that are there.",
+        "A caller of the overlay calls from within it: another user of the overlay is called over a stream to that user's member, anybody else through a proxy peer. For the time of the call the caller's routing record names this process too.",
         "Any other caller is an ordinary user agent on UDP and TCP, which finds the callee's servers in the DNS (RFC 3263) or takes the proxy given with --proxy. --as forces either.",
         "No sound is sent yet: the session description offers one PCMU line that is inactive. The first Ctrl-C ends the call with CANCEL or BYE, the second one the tool.",
     ],

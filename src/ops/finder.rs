@@ -1,6 +1,9 @@
 //! Where a SIP URI is: in the overlay, at a proxy peer, or wherever RFC 3263 says.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Mutex;
 
@@ -18,6 +21,9 @@ use crate::{
         uri::SipUri,
     },
 };
+
+/// How long a place in the overlay is believed without asking again.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// A next hop, and how it was found.
 #[derive(Debug, Clone)]
@@ -48,9 +54,17 @@ pub(super) struct Finder {
 /// The overlay as this process knows it.
 pub(super) struct Inside {
     pub(super) overlay: OverlayId,
-    pub(super) lookups: Mutex<Lookups>,
+    lookups: Mutex<Lookups>,
     /// This process, which never calls itself.
-    pub(super) own: PeerId,
+    own: PeerId,
+    /// What was found lately, by URI.
+    recent: Mutex<HashMap<String, (Instant, Vec<Found>)>>,
+}
+
+impl Inside {
+    pub(super) fn new(overlay: OverlayId, lookups: Lookups, own: PeerId) -> Self {
+        Self { overlay, lookups: Mutex::new(lookups), own, recent: Mutex::default() }
+    }
 }
 
 impl Finder {
@@ -75,7 +89,19 @@ impl Finder {
         }
     }
 
+    /// As [`Finder::look_up`], or as it was a moment ago: a call asks the same several times.
     async fn inside(&self, inside: &Inside, uri: &SipUri<'_>) -> Result<Vec<Found>, NotFound> {
+        let mut recent = inside.recent.lock().await;
+        recent.retain(|_, (at, _)| at.elapsed() < FRESH);
+        if let Some((_, found)) = recent.get(uri.as_str()) {
+            return Ok(found.clone());
+        }
+        let found = self.look_up(inside, uri).await?;
+        recent.insert(uri.as_str().to_owned(), (Instant::now(), found.clone()));
+        Ok(found)
+    }
+
+    async fn look_up(&self, inside: &Inside, uri: &SipUri<'_>) -> Result<Vec<Found>, NotFound> {
         let name = match uri.user {
             None => ResourceName::Service(ServiceUri::new(Service::Proxy, inside.overlay.clone())),
             Some(_) => {

@@ -1,7 +1,5 @@
 //! Being a user agent of the overlay for a while: a swarm that SIP streams go over, and a routing record that names it.
 
-use tokio::sync::Mutex;
-
 use super::{
     Access, OpsError, ViaChoice,
     finder::Inside,
@@ -27,8 +25,7 @@ pub(super) struct Stay {
 
 /// Enters the overlay. The peer id is a new one: nobody else has it, whatever runs on this machine with the same home.
 ///
-/// A caller registers beside what the device has registered, last in line: it does not want calls. A callee registers
-/// instead of that.
+/// A caller registers beside what the device has registered, a callee instead of that.
 pub(super) async fn enter(
     access: &Access,
     aor: &Aor,
@@ -43,10 +40,9 @@ pub(super) async fn enter(
     let network = access.listener(&descriptor, listen, &key).await?;
     let port = overlay_port(&network, access.timeout).await?;
     let info = network.myself();
-    let q = if callee { MAX_Q } else { 0 };
     let addresses = info.addresses.into_iter().take(MAX_ADDRESSES).collect();
-    let contact = Contact::Overlay { peer: info.peer, addresses, q };
+    let contact = Contact::Overlay { peer: info.peer, addresses, q: MAX_Q };
     let presence = Presence::begin(&access, &mut lookups, aor, contact, !callee).await?;
-    let inside = Inside { overlay: descriptor.overlay().clone(), lookups: Mutex::new(lookups), own: info.peer };
+    let inside = Inside::new(descriptor.overlay().clone(), lookups, info.peer);
     Ok((Stay { network, presence }, inside, (info.peer, port)))
 }

@@ -1,7 +1,7 @@
 //! Runs a user agent over real transports: its messages, its questions for next hops, its timers.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     fs::File,
     io::{self, BufWriter},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -42,8 +42,6 @@ use crate::{
 
 /// Messages kept for the ladder; of a longer run the first ones.
 const MAX_CAPTURED: usize = 20_000;
-/// Messages whose failure may still be reported.
-const MAX_SENT: usize = 4_096;
 /// Streams that peers have opened and nobody has looked at.
 const INCOMING: usize = 16;
 
@@ -67,8 +65,6 @@ pub(super) struct Phone {
     finder: Arc<Finder>,
     finding: FuturesUnordered<BoxFuture<'static, Search>>,
     peer: Option<PeerId>,
-    sent: BTreeMap<u64, transaction::Token>,
-    next_token: u64,
     tape: Tape,
     happened: VecDeque<(CallId, Event)>,
     /// What sort of failure the last search for a next hop was.
@@ -112,8 +108,6 @@ impl Phone {
             finder: Arc::new(finder),
             finding: FuturesUnordered::new(),
             peer,
-            sent: BTreeMap::new(),
-            next_token: 0,
             tape,
             happened: VecDeque::new(),
             not_found: None,
@@ -205,15 +199,9 @@ impl Phone {
         {
             (to, bytes) = (hop, request);
         }
-        self.next_token += 1;
-        let number = self.next_token;
         let local = self.local(&to);
-        match self.transports.send(&to, bytes.clone(), number) {
+        match self.transports.send(&to, bytes.clone(), token.number()) {
             Ok(()) => {
-                self.sent.insert(number, token);
-                if self.sent.len() > MAX_SENT {
-                    self.sent.pop_first();
-                }
                 let (protocol, remote) = (to.protocol, to.remote);
                 self.tape.add(Captured { at: Instant::now(), protocol, from: local, to: remote, sent: true, bytes });
             }
@@ -228,10 +216,9 @@ impl Phone {
         match event {
             transport::Event::Message { message, source } => self.received(message, source),
             transport::Event::Failed { token, error } => {
-                if let Some(token) = self.sent.remove(&token) {
-                    self.not_sent = Some(error.kind());
-                    self.agent.transport_failed(token, &error.to_string(), Instant::now());
-                }
+                self.not_sent = Some(error.kind());
+                let token = transaction::Token::of_number(token);
+                self.agent.transport_failed(token, &error.to_string(), Instant::now());
             }
             transport::Event::Closed { .. } => {}
         }

@@ -36,7 +36,8 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Registers `contact` for this device of the user: beside what it has registered, or instead of that.
+    /// Registers `contact` for this device of the user: before what it has registered, or instead of that. Requests in
+    /// a dialog name the device, so it is this process that has to get them first.
     pub(super) async fn begin(
         access: &Access,
         lookups: &mut Lookups,
@@ -54,7 +55,7 @@ impl Presence {
         let before = own.map(|record| (contacts_of(record), record.expires_at_ms));
         let mut contacts = vec![contact];
         if let (true, Some((others, _))) = (beside, &before) {
-            contacts.extend(others.iter().take(MAX_CONTACTS - 1).cloned());
+            contacts.extend(others.iter().take(MAX_CONTACTS - 1).map(behind));
         }
         let mut named = access.clone();
         named.overlay.get_or_insert_with(|| aor.host().clone());
@@ -111,6 +112,14 @@ impl Presence {
         let envelope = seal(&payload, &self.key, self.certificate.as_ref())?;
         let put = Put { envelope: envelope.into(), timeout_ms: view::milliseconds(self.access.timeout) };
         Ok(self.desk.hand_in(&self.access, put).await?.0)
+    }
+}
+
+/// The contact with half its preference.
+fn behind(contact: &Contact) -> Contact {
+    match contact.clone() {
+        Contact::Overlay { peer, addresses, q } => Contact::Overlay { peer, addresses, q: q / 2 },
+        Contact::Sip { uri, q } => Contact::Sip { uri, q: q / 2 },
     }
 }
 

@@ -222,7 +222,10 @@ impl Call {
         let own = match &self.state {
             State::Calling { give_up } => Some(*give_up),
             State::Cancelling { until, .. } => *until,
-            State::Talking { hang_up, reinvite, .. } => hang_up.iter().chain(reinvite).min().copied(),
+            State::Talking { hang_up, reinvite, refreshing } => {
+                // Who wants to know how a re-INVITE ends does not hang up before it has.
+                hang_up.iter().filter(|_| !refreshing).chain(reinvite).min().copied()
+            }
             _ => None,
         };
         own.into_iter().chain(self.session.as_ref().and_then(Session::poll_timeout)).min()
@@ -241,7 +244,7 @@ impl Call {
                 let by = *by;
                 self.given_up(by, out);
             }
-            State::Talking { hang_up: Some(at), .. } if now >= *at => self.bye(None, out),
+            State::Talking { hang_up: Some(at), refreshing: false, .. } if now >= *at => self.bye(None, out),
             State::Talking { reinvite, refreshing, .. } if reinvite.is_some_and(|at| now >= at) => {
                 (*reinvite, *refreshing) = (None, true);
                 self.send_reinvite(out);

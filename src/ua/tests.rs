@@ -470,6 +470,31 @@ fn the_callee_may_hang_up_and_the_session_may_be_refreshed() {
 }
 
 #[test]
+fn a_call_is_not_hung_up_before_its_refresh_is_answered() {
+    let mut world = World::new(answer(0, 200));
+    let (hold, reinvite) = (Some(Duration::from_millis(105)), Some(Duration::from_millis(100)));
+    world.call(CallPlan { hold, reinvite, ..plan() });
+    world.run(FOREVER);
+    assert_eq!(world.names(ALICE), ["answered", "reinvited 200", "ended by Us"]);
+    assert!(world.is_idle());
+}
+
+#[test]
+fn a_lost_ack_is_sent_again_for_every_repeated_answer() {
+    let mut world = World::new(answer(0, 200));
+    let mut lost = 0;
+    world.meddle = Box::new(move |message, _| {
+        lost += u32::from(message.method() == Method::Ack);
+        if message.method() == Method::Ack && lost <= 2 { Verdict::Lose } else { Verdict::Pass }
+    });
+    world.call(CallPlan { hold: Some(Duration::from_secs(10)), ..plan() });
+    world.run(FOREVER);
+    assert_eq!(world.seen, ["INVITE", "200 INVITE", "200 INVITE", "200 INVITE", "ACK", "BYE", "200 BYE"]);
+    assert_eq!(world.names(BOB), ["incoming", "answered", "ended by Them"]);
+    assert!(world.is_idle());
+}
+
+#[test]
 fn an_answer_that_is_never_acknowledged_ends_the_call() {
     let mut world = World::new(answer(0, 200));
     world.meddle = Box::new(|message, _| if message.method() == Method::Ack { Verdict::Lose } else { Verdict::Pass });

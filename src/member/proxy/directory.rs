@@ -133,6 +133,17 @@ pub(super) enum Waiting {
     Membership(Question, PeerId),
 }
 
+impl Waiting {
+    /// Whether what is remembered answers the question. That a peer is not the user's does not: a user agent calls as
+    /// soon as it has registered. How often a source may ask is limited elsewhere.
+    fn is_settled_by(&self, found: &Found) -> bool {
+        match self {
+            Self::Contacts(..) => true,
+            Self::Membership(_, peer) => found.has(peer),
+        }
+    }
+}
+
 /// What a question got.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -172,7 +183,7 @@ impl Directory {
     /// Answers a question about a user, or says what has to happen first.
     pub(super) fn ask(&mut self, aor: &Aor, who: Waiting, now: Instant) -> Next {
         match self.users.get_mut(aor) {
-            Some(Entry::Known(found, until)) if *until > now => {
+            Some(Entry::Known(found, until)) if *until > now && who.is_settled_by(found) => {
                 let found = found.clone();
                 self.spared += 1;
                 return Next::Answer(self.reply(aor, who, &found));
