@@ -30,6 +30,7 @@
 //! ```
 
 mod check;
+pub mod compose;
 pub mod derive;
 pub mod edit;
 mod error;
