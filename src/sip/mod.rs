@@ -31,6 +31,7 @@
 
 pub mod capture;
 mod check;
+pub mod compose;
 pub mod derive;
 pub mod dialog;
 pub mod digest;

@@ -123,7 +123,7 @@ pub fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
 /// A quote or bracket that is not closed reaches to the end, and whoever parses that element refuses it.
 pub fn element_len(list: &[u8]) -> usize {
     let mut at = 0;
-    while let Some(step) = list.get(at..).and_then(|rest| rest.iter().position(|c| matches!(c, b',' | b'"' | b'<'))) {
+    while let Some(step) = list.get(at..).and_then(|rest| memchr::memchr3(b',', b'"', b'<', rest)) {
         at += step;
         let rest = list.get(at..).unwrap_or_default();
         let inside = match rest.first() {

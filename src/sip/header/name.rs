@@ -172,7 +172,9 @@ pub(in crate::sip) fn code_of(name: &[u8]) -> u8 {
     let Some(first) = name.first() else { return OTHER };
     let mut code = CHAINS.0.get(bucket(name.len(), *first)).copied().unwrap_or(OTHER);
     while let Some(known) = TABLE.get(usize::from(code)) {
-        if name.eq_ignore_ascii_case(known.text.as_bytes()) {
+        // Most write names as the RFCs do, and comparing octets as they are takes one instruction for many.
+        let text = known.text.as_bytes();
+        if name == text || name.eq_ignore_ascii_case(text) {
             return code;
         }
         code = CHAINS.1.get(usize::from(code)).copied().unwrap_or(OTHER);
