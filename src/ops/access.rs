@@ -313,7 +313,7 @@ impl Access {
         Ok(entries)
     }
 
-    fn resolver(&self) -> Result<Resolver, OpsError> {
+    pub(super) fn resolver(&self) -> Result<Resolver, OpsError> {
         Ok(if self.dns.is_empty() { Resolver::system()? } else { Resolver::new(&self.dns)? })
     }
 

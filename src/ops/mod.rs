@@ -8,6 +8,7 @@ mod error;
 pub mod flow;
 pub mod inspect;
 pub mod join;
+pub mod locate;
 pub mod lookup;
 pub mod outcome;
 pub mod pin;
