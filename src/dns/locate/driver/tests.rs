@@ -192,3 +192,39 @@ async fn addresses_need_no_name_server() {
     assert_eq!(shown(&location), ["udp [::1]:5060"]);
     assert!(!has_no_route(Ipv4Addr::LOCALHOST.into()));
 }
+
+#[tokio::test]
+async fn what_came_along_holds_for_its_own_time() {
+    use hickory_proto::{
+        op::Message,
+        rr::{Name, RData, Record, rdata},
+    };
+    let socket = Socket::bind(loopback()).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    // An SRV set that holds for a minute, along with an address that holds for no time at all.
+    tokio::spawn(async move {
+        let (mut buffer, mut asked) = ([0; 4096], 0);
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            asked += 1;
+            let mut response = Message::from_vec(&buffer[..length]).unwrap().into_response();
+            let name = response.queries[0].name().clone();
+            let host = Name::from_ascii("one.example.com.").unwrap();
+            let a = Record::from_rdata(host.clone(), 0, RData::A(rdata::A::new(192, 0, 2, asked)));
+            match RrType::Srv.record_type() == response.queries[0].query_type() {
+                true => {
+                    let srv = RData::SRV(rdata::SRV::new(1, 1, 5060, host));
+                    response.answers.push(Record::from_rdata(name, 60, srv));
+                    response.additionals.push(a);
+                }
+                false => response.answers.push(a),
+            }
+            socket.send_to(&response.to_vec().unwrap(), from).await.unwrap();
+        }
+    });
+    let options = Options { family: crate::dns::Family::V4, ..Options::default() };
+    let locator = Locator::seeded(Resolver::new(&[address]).unwrap(), options, 1);
+    let query = Query { transport: Some(Transport::Udp), ..name("example.com") };
+    for wanted in ["udp 192.0.2.1:5060", "udp 192.0.2.2:5060"] {
+        assert_eq!(shown(&locator.locate(&query, soon()).await.unwrap()), [wanted]);
+    }
+}
