@@ -6,12 +6,7 @@
 //! where nobody remembers anything (cold); and in the tree, where members remember what they found for half a minute,
 //! and how deep the tree is (warm). Counted is every request of one member that another serves.
 
-use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use p2psip::{
@@ -40,7 +35,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn main() -> Result<()> {
     let sizes: Vec<usize> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
     for size in if sizes.is_empty() { SIZES.to_vec() } else { sizes } {
-        let began = Instant::now();
         let mut bench = Bench::new(size)?;
         let line = json!({
             "members": size,
@@ -49,7 +43,6 @@ fn main() -> Result<()> {
             "cold": bench.tree(false)?,
             "warm": bench.tree(true)?,
             "ten": bench.ten()?,
-            "seconds": began.elapsed().as_secs_f64().round(),
         });
         writeln!(std::io::stdout(), "{line}")?;
     }

@@ -2,8 +2,8 @@
 //!
 //! In a P2PSIP overlay the members themselves store where its users are: signed records in a distributed hash table,
 //! bound to URIs like `sip:alice@p2psip.org`. This library is such an overlay (on libp2p) with enrolment, registration
-//! and lookup; the tools `p2p-join`, `p2p-register`, `p2p-lookup`, `p2p-enroll` and `p2p-lab` are thin shells over it.
-//! SIP proxy peers, relay agent peers and the publication of proxy peers in the DNS are not there yet.
+//! and lookup; the tools `p2p-join`, `p2p-register`, `p2p-lookup`, `p2p-discover`, `p2p-enroll` and `p2p-lab` are thin
+//! shells over it. SIP proxy peers, relay agent peers and the publication of proxy peers in the DNS are not there yet.
 //!
 //! # The map of the house
 //!
@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | [`cli`] | the tools: arguments, configuration, output, exit codes | [`cli::TOOLS`] |
 //! | [`lab`] | a whole overlay with users and DNS on loopback, in one process | [`lab::World`] |
-//! | [`ops`] | the use cases: join, register, look up, enrol | [`ops::Access`] |
+//! | [`ops`] | the use cases: join, register, look up, discover, enrol | [`ops::Access`] |
 //! | [`member`] | a running member: the swarm, the store, the socket and the tasks between them | [`member::Member`] |
 //! | [`overlay`] | whom to ask, what to store, over libp2p, unix sockets or in memory | [`overlay::Overlay`] |
 //! | [`dns`] | how an overlay is found, and a small name server for tests | [`dns::Resolver`] |

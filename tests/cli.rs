@@ -11,12 +11,15 @@ use crate::support::assert_snapshot;
 
 type Run = fn(Vec<OsString>, &Env, &mut Io<'_>) -> u8;
 
-const TOOLS: [(&str, Run); 7] = [
+const TOOLS: [(&str, Run); 10] = [
+    ("p2p-answer", cli::answer::run),
     ("p2p-discover", cli::discover::run),
     ("p2p-enroll", cli::enroll::run),
+    ("p2p-invite", cli::invite::run),
     ("p2p-join", cli::join::run),
     ("p2p-lab", cli::lab::run),
     ("p2p-lookup", cli::lookup::run),
+    ("p2p-publish", cli::publish::run),
     ("p2p-register", cli::register::run),
     ("p2p-shell", cli::shell::run),
 ];
@@ -114,6 +117,16 @@ fn help_of_each_command_is_as_committed() {
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{name}");
         assert!(ran.out.contains(&format!("Usage: p2p-enroll {name} ")), "{}", ran.out);
         assert_snapshot(&format!("cmd/p2p-enroll-{name}.txt"), &ran.out);
+    }
+}
+
+#[test]
+fn help_of_each_publication_command_is_as_committed() {
+    for name in ["add", "remove", "list", "sync", "export"] {
+        let ran = command(cli::publish::run, &format!("{name} --help")).run();
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{name}");
+        assert!(ran.out.contains(&format!("Usage: p2p-publish {name} ")), "{}", ran.out);
+        assert_snapshot(&format!("cmd/p2p-publish-{name}.txt"), &ran.out);
     }
 }
 

@@ -13,6 +13,15 @@ use p2psip::{
         RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, ServiceView, StatusOutcome, StepKind, StepView,
         TableOutcome, TargetView, TraceView, Via,
     },
+    ops::publish::{
+        ActionView, ChangeOutcome, ListOutcome, SyncOutcome,
+        drift::{Drift, LeaseState, ProxyView, RuleView},
+    },
+    ops::{
+        answer::ListeningOutcome,
+        call::{CallOutcome, CallStatus},
+        flow::{FlowView, HopView, MessageView, PartyView},
+    },
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -267,12 +276,79 @@ fn join() {
             peer: peer(1),
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned()],
             socket: "/run/member.sock".to_owned(),
+            proxy: vec!["udp 192.0.2.7:5060".to_owned()],
             metrics: Some("http://127.0.0.1:9464/metrics".to_owned()),
             peers: 1,
             restored: 0,
             elapsed_ms: 3.5,
         }],
     );
+}
+
+#[test]
+fn calls() {
+    let message = |status| MessageView {
+        at_ms: 0.5,
+        from: 0,
+        to: 1,
+        transport: "OVERLAY".to_owned(),
+        what: "INVITE".to_owned(),
+        status,
+        cseq: "1 INVITE".to_owned(),
+        sdp: true,
+        again: false,
+        octets: 612,
+    };
+    let hop = HopView {
+        from: "alice".to_owned(),
+        to: "bob".to_owned(),
+        transport: "OVERLAY".to_owned(),
+        address: peer(1).to_string(),
+        found: "routing record of sip:bob@p2psip.org".to_owned(),
+    };
+    let flow = FlowView {
+        parties: vec![PartyView { name: "alice".to_owned(), address: "127.0.0.1:5060".to_owned() }],
+        messages: vec![message(None), message(Some(200))],
+        hops: vec![hop],
+    };
+    let answered = CallOutcome {
+        status: CallStatus::Answered,
+        direction: "outgoing",
+        uri: "sip:bob@p2psip.org".to_owned(),
+        from: "sip:alice@p2psip.org".to_owned(),
+        call_id: "c0ffee".to_owned(),
+        code: Some(200),
+        reason: Some("OK".to_owned()),
+        ringing_ms: Some(12.5),
+        answered_ms: Some(212.5),
+        talked_ms: Some(2_000.5),
+        ended_by: Some("us"),
+        fault: Some("the BYE failed".to_owned()),
+        reinvited: Some(200),
+        media: "none",
+        flow: Some(flow),
+        elapsed_ms: 2_300.5,
+    };
+    let silent = CallOutcome {
+        code: None,
+        reason: None,
+        ringing_ms: None,
+        answered_ms: None,
+        talked_ms: None,
+        ended_by: None,
+        fault: None,
+        reinvited: None,
+        flow: None,
+        ..answered.clone()
+    };
+    assert_shape("call", &[answered, silent]);
+    let listening = |user: Option<&str>, peer| ListeningOutcome {
+        status: "listening",
+        user: user.map(str::to_owned),
+        peer,
+        addresses: vec!["UDP 192.0.2.1:5060".to_owned()],
+    };
+    assert_shape("answer", &[listening(Some("sip:bob@p2psip.org"), Some(peer(1))), listening(None, None)]);
 }
 
 #[test]
@@ -301,6 +377,7 @@ fn what_a_shell_tells_of_a_member() {
                 throttled: 0,
                 version: "0.1.0".to_owned(),
                 buckets: vec![(0, 8)],
+                proxy: None,
                 reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
             },
         }],
@@ -333,6 +410,74 @@ fn what_a_shell_tells_of_a_member() {
     let event = |event| EventOutcome { status: "event", at_ms: UnixMs(1_767_225_600_000), event };
     assert_shape("shell-event-peer", &[event(Event::PeerJoined { peer: peer(1) })]);
     assert_shape("shell-event-stored", &[event(Event::Stored { name, instance, sequence: 1, tombstone: false })]);
+}
+
+#[test]
+fn publication() {
+    let overlay = OverlayId::parse("p2psip.org").unwrap();
+    let server: std::net::SocketAddr = "192.0.2.53:53".parse().unwrap();
+    let change = |status, lease_in_ms, script: Option<&str>| ChangeOutcome {
+        status,
+        overlay: overlay.clone(),
+        zone: "p2psip.org".to_owned(),
+        server,
+        host: "proxy1.p2psip.org".to_owned(),
+        lease_in_ms,
+        warnings: vec!["something was left out".to_owned()],
+        script: script.map(str::to_owned),
+        elapsed_ms: 4.5,
+    };
+    assert_shape("publish-change", &[change("added", Some(60_000), None), change("planned", None, Some("send\n"))]);
+    let offer = OfferView {
+        peer: peer(2),
+        addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()],
+        endpoints: vec!["udp:192.0.2.8:5060".to_owned()],
+        serving: true,
+        load: 0.5,
+    };
+    let proxy = |known: bool| ProxyView {
+        host: known.then(|| "proxy1.p2psip.org".to_owned()),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        servers: vec!["udp:5060".to_owned()],
+        lease: LeaseState::Live,
+        lease_in_ms: known.then_some(60_000),
+        key: known.then(|| "gatekeeper".to_owned()),
+        peer: known.then(|| peer(2)),
+        offer: known.then(|| offer.clone()),
+        drift: known.then_some(Drift::Differs),
+    };
+    let list = |overlay_unasked: Option<&str>| ListOutcome {
+        status: "drift",
+        overlay: overlay.clone(),
+        zone: "p2psip.org".to_owned(),
+        server,
+        proxies: vec![proxy(true), proxy(false)],
+        rules: vec![RuleView { transport: "udp".to_owned(), dangling: true }],
+        overlay_unasked: overlay_unasked.map(str::to_owned),
+        unreachable: false,
+        elapsed_ms: 4.5,
+    };
+    assert_shape("publish-list", &[list(None), list(Some("--dns-only"))]);
+    let action = |error: Option<&str>, script: Option<&str>| ActionView {
+        action: "add",
+        host: "proxy1.p2psip.org".to_owned(),
+        error: error.map(str::to_owned),
+        script: script.map(str::to_owned),
+    };
+    let sync = SyncOutcome {
+        status: "synced",
+        overlay: overlay.clone(),
+        zone: "p2psip.org".to_owned(),
+        server,
+        actions: vec![action(None, Some("send\n")), action(Some("refused"), None)],
+        warnings: vec!["something was left".to_owned()],
+        elapsed_ms: 4.5,
+        worst: None,
+    };
+    assert_shape("publish-sync", &[sync]);
+    let words = [Drift::NotInDns, Drift::NotInOverlay, Drift::Differs, Drift::LeaseOver, Drift::Incomplete];
+    let words = words.map(|drift| serde_json::to_value(drift).unwrap());
+    assert_eq!(words, ["not-in-dns", "not-in-overlay", "differs", "lease-over", "incomplete"]);
 }
 
 #[test]

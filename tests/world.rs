@@ -338,6 +338,11 @@ impl Staying {
         let _ = self.signals.send(signal);
     }
 
+    /// Waits for a tool that ends by itself.
+    pub fn wait(&mut self) -> Ran {
+        self.thread.take().unwrap().join().unwrap()
+    }
+
     /// Sends a signal and waits for the end.
     pub fn end(&mut self, signal: Signal) -> Ran {
         self.signal(signal);

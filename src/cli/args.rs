@@ -55,34 +55,34 @@ pub(super) struct HomeArgs {
 #[command(next_help_heading = "Common options")]
 pub(super) struct AccessArgs {
     /// Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", global = true)]
     pub(super) overlay: Option<String>,
 
     /// Descriptor of the overlay, if not the home's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(super) descriptor: Option<PathBuf>,
 
     /// Ask this member; repeat for several [env: P2PSIP_PEER]
-    #[arg(long, value_name = "MULTIADDR")]
+    #[arg(long, value_name = "MULTIADDR", global = true)]
     pub(super) peer: Vec<String>,
 
     /// Unix socket of the member on this machine [env: P2PSIP_SOCKET]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     pub(super) socket: Option<PathBuf>,
 
     /// DNS server, ADDR or ADDR:PORT; repeat for several [env: P2PSIP_DNS]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", global = true)]
     pub(super) dns: Vec<String>,
 
     /// Seconds until the first answer, such as 2.5 [default: 5]
-    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", allow_negative_numbers = true, global = true)]
     pub(super) timeout: Option<String>,
 
     /// Use IPv4 only
-    #[arg(short = '4', conflicts_with = "ipv6")]
+    #[arg(short = '4', conflicts_with = "ipv6", global = true)]
     pub(super) ipv4: bool,
 
     /// Use IPv6 only
-    #[arg(short = '6')]
+    #[arg(short = '6', global = true)]
     pub(super) ipv6: bool,
 }

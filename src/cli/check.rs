@@ -9,10 +9,15 @@ use std::{
 use crate::{
     dns,
     name::{OverlayId, PeerId, ResourceName},
+    sip::uri::SipUri,
 };
 
 /// The longest `--timeout` in seconds: nobody waits longer than an hour for a first answer.
 const MAX_TIMEOUT: f64 = 3_600.0;
+/// The longest span that a call may be told to take, in seconds: a day.
+const MAX_SECONDS: f64 = 86_400.0;
+/// Where SIP is without a port (RFC 3261 §19.1.2).
+const SIP_PORT: u16 = 5060;
 /// Longest multiaddr taken, in bytes; a circuit over QUIC with two peer ids has about 200.
 const MAX_MULTIADDR: usize = 512;
 /// Longest SIP contact taken, in bytes.
@@ -33,6 +38,38 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     let seconds = seconds
         .ok_or_else(|| format!("'{text}' is not a time; write seconds above 0 and up to {MAX_TIMEOUT}, such as 2.5"))?;
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("'{text}' is not a time"))
+}
+
+/// A number of seconds that may be 0, fractions allowed.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
+    let seconds = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| format!("'{text}' is not a time; write seconds from 0 to {MAX_SECONDS}, such as 0.5"))
+}
+
+/// An address to listen on for SIP; without a port, the standard one.
+pub(super) fn sip_address(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = text.parse().ok().or_else(|| Some(SocketAddr::new(bare.parse().ok()?, SIP_PORT)));
+    address.ok_or_else(|| format!("'{text}' is not an address to listen on; write one like 127.0.0.1:5070"))
+}
+
+/// A next hop of SIP as a URI: it is one, or HOST, or HOST:PORT.
+pub(super) fn sip_hop(text: &str) -> Result<String, String> {
+    let is_uri = ["sip:", "sips:"]
+        .iter()
+        .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    // A bare IPv6 address needs its brackets.
+    let bare = text.parse::<Ipv6Addr>().is_ok();
+    let uri = match (is_uri, bare) {
+        (true, _) => text.to_owned(),
+        (false, true) => format!("sip:[{text}]"),
+        (false, false) => format!("sip:{text}"),
+    };
+    match SipUri::parse(&uri) {
+        Ok(parsed) if parsed.headers.is_none() => Ok(uri),
+        _ => Err(format!("'{text}' is not a next hop; write one like 192.0.2.1:5060 or 'sip:192.0.2.1;transport=tcp'")),
+    }
 }
 
 /// The address of a DNS server; without a port, the standard one.
@@ -195,6 +232,29 @@ mod tests {
         assert_eq!(expires("3600").unwrap(), Duration::from_secs(3600));
         assert!(expires("0").unwrap_err().contains("--remove"));
         assert!(expires("1.5").is_err());
+    }
+
+    #[test]
+    fn next_hops_become_uris() {
+        for (text, uri) in [
+            ("192.0.2.1", "sip:192.0.2.1"),
+            ("192.0.2.1:5070", "sip:192.0.2.1:5070"),
+            ("2001:db8::1", "sip:[2001:db8::1]"),
+            ("[2001:db8::1]:5070", "sip:[2001:db8::1]:5070"),
+            ("proxy.example.com", "sip:proxy.example.com"),
+            ("sip:192.0.2.1;transport=tcp", "sip:192.0.2.1;transport=tcp"),
+        ] {
+            assert_eq!(sip_hop(text).unwrap(), uri);
+        }
+        for wrong in ["", "a b", "http://x", "sip:x?a=b", "192.0.2.1:99999"] {
+            assert!(sip_hop(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(sip_address("127.0.0.1").unwrap().to_string(), "127.0.0.1:5060");
+        assert_eq!(sip_address("[::1]").unwrap().to_string(), "[::1]:5060");
+        assert_eq!(sip_address("[::1]:0").unwrap().to_string(), "[::1]:0");
+        assert!(sip_address("localhost").is_err());
+        assert_eq!(seconds("0").unwrap(), Duration::ZERO);
+        assert!(seconds("-1").is_err() && seconds("NaN").is_err() && seconds("1e9").is_err());
     }
 
     proptest! {

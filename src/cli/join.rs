@@ -1,16 +1,16 @@
 //! `p2p-join`: be a member of an overlay, and stay.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser};
 
 use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
-    config, descriptors,
+    check, config, descriptors,
     io::{Env, Io, Signal},
     output::{
         Format, Output, count,
-        error::Stop,
+        error::{Failure, Stop},
         shortened,
         table::{Cell, Grid, Tone},
     },
@@ -20,7 +20,7 @@ use super::{
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::ops::{
-    join::{JoinRequest, join},
+    join::{JoinRequest, ProxyRequest, ProxyTls, join},
     outcome::JoinOutcome,
 };
 
@@ -63,6 +63,22 @@ struct Args {
     /// Listen here; repeat for several. Port 0 is any free one
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
+
+    /// Be a proxy peer: SIP for the public network over UDP and TCP
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "0.0.0.0:5060", require_equals = true)]
+    proxy: Option<String>,
+
+    /// Be one over TLS too, on this address
+    #[arg(long, value_name = "ADDR", requires = "proxy", requires = "tls_cert", requires = "tls_key")]
+    tls: Option<String>,
+
+    /// The TLS certificate, PEM; its names should include the overlay's
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of the TLS certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_key: Option<PathBuf>,
 
     /// Announce the member on the local network, and find others there (mDNS)
     #[arg(long)]
@@ -111,6 +127,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         let request = JoinRequest {
             listen: settings.listen(&args.listen)?,
             local: settings.local(args.local),
+            proxy: proxy_request(&args)?,
             mdns: args.mdns,
             metrics: settings.metrics(args.metrics.as_deref())?,
         };
@@ -147,6 +164,19 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     })
 }
 
+/// What the options say about being a proxy peer.
+fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
+    let Some(listen) = &args.proxy else { return Ok(None) };
+    let address = |text: &str| check::socket_address(text).map_err(Failure::usage);
+    let tls = match (&args.tls, &args.tls_cert, &args.tls_key) {
+        (Some(listen), Some(certificate), Some(key)) => {
+            Some(ProxyTls { address: address(listen)?, certificate: certificate.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    Ok(Some(ProxyRequest { listen: address(listen)?, tls }))
+}
+
 fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
     match output.format() {
         Format::Json => output.json(outcome),
@@ -167,6 +197,9 @@ fn listing(outcome: &JoinOutcome) -> Grid {
     grid.pair("peer id", Cell::text(outcome.peer.to_string(), Tone::Plain));
     grid.pair("addresses", Cell::lines(&outcome.addresses, Tone::Plain));
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
+    if !outcome.proxy.is_empty() {
+        grid.pair("proxy peer", Cell::lines(&outcome.proxy, Tone::Good));
+    }
     if let Some(url) = &outcome.metrics {
         grid.pair("metrics", Cell::text(url, Tone::Plain));
     }
@@ -195,6 +228,7 @@ mod tests {
             peer: PeerId::from_public_key([2; 32]),
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned(), "/ip4/192.0.2.7/tcp/4001".to_owned()],
             socket: "/home/alice/.local/share/p2psip/member.sock".to_owned(),
+            proxy: Vec::new(),
             metrics: None,
             peers: 0,
             restored: 12,

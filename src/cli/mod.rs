@@ -28,12 +28,15 @@ mod settings;
 mod tool;
 mod trace;
 
+pub mod answer;
 pub mod discover;
 pub mod enroll;
+pub mod invite;
 pub mod join;
 pub mod lab;
 pub mod lookup;
 pub mod manual;
+pub mod publish;
 pub mod register;
 pub mod shell;
 
@@ -41,5 +44,15 @@ pub use io::{Env, Io, Signal, Signals};
 pub use tool::{Example, Tool};
 
 /// Every tool, in the order in which manuals list them.
-pub const TOOLS: [&Tool; 7] =
-    [&discover::TOOL, &enroll::TOOL, &join::TOOL, &lab::TOOL, &lookup::TOOL, &register::TOOL, &shell::TOOL];
+pub const TOOLS: [&Tool; 10] = [
+    &answer::TOOL,
+    &discover::TOOL,
+    &enroll::TOOL,
+    &invite::TOOL,
+    &join::TOOL,
+    &lab::TOOL,
+    &lookup::TOOL,
+    &publish::TOOL,
+    &register::TOOL,
+    &shell::TOOL,
+];

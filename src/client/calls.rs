@@ -282,6 +282,40 @@ pub struct StatusReply {
     /// How others reach it. Members of older versions do not tell.
     #[serde(default)]
     pub reach: ReachView,
+    /// Its proxy peer, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyStatus>,
+}
+
+/// What a proxy peer does, and has done since it started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Where it serves SIP, as `udp 192.0.2.1:5060`.
+    pub endpoints: Vec<String>,
+    /// Whether it takes no more calls because it is about to leave.
+    pub draining: bool,
+    /// How busy it is, 0 to 1000.
+    pub load: u16,
+    /// Transactions that are open.
+    pub transactions: u32,
+    /// Requests passed on, each counted once however often it forked.
+    pub forwarded: u64,
+    /// Requests answered by itself.
+    pub answered: u64,
+    /// ACKs of 2xx responses passed on.
+    pub acks: u64,
+    /// Requests refused because their source sends too many.
+    pub throttled: u64,
+    /// Requests refused for want of room, or because it is about to leave.
+    pub overloaded: u64,
+    /// Requests that came by a second time unchanged.
+    pub loops: u64,
+    /// Messages that could neither be passed on nor answered.
+    pub dropped: u64,
+    /// Lookups of users in the overlay.
+    pub lookups: u64,
+    /// Users found among those looked up lately.
+    pub spared: u64,
 }
 
 /// How others reach a member.

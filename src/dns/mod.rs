@@ -16,12 +16,16 @@
 
 mod bootstrap;
 mod cache;
+mod data;
 mod exchange;
 pub mod locate;
 mod multiaddr;
+pub mod publish;
 mod resolver;
 mod rrset;
 mod server;
+mod tsig;
+mod update;
 
 use std::{io, net::SocketAddr};
 
@@ -29,10 +33,14 @@ pub use bootstrap::{
     DescriptorPointer, MAX_ADDRESS, MAX_ENTRIES, Published, Skipped, descriptor_owner, dnsaddr_owner, dnsaddr_text,
     find_descriptor, find_peers, parse_descriptor, parse_peers,
 };
+pub use data::{Data, DataKind, DnsRecord};
 pub use multiaddr::resolve_multiaddr_host;
+pub use publish::PublishError;
 pub use resolver::{Answer, Family, Origin, Resolver, parse_server};
 pub use rrset::{Naptr, RrSet, RrType, Srv};
-pub use server::{DnsServer, Zone};
+pub use server::{DnsServer, Grant, Zone};
+pub use tsig::{FUDGE, TsigKey};
+pub use update::{Change, Prerequisite, Refusal, Update};
 
 use crate::kind::Kind;
 

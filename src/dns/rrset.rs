@@ -38,7 +38,7 @@ pub enum RrSet {
 }
 
 /// One server of a service (RFC 2782).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Srv {
     /// Servers with the lowest number are tried first.
     pub priority: u16,
@@ -51,7 +51,7 @@ pub struct Srv {
 }
 
 /// One rewriting rule (RFC 3403 §4.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Naptr {
     /// Rules with the lowest number are tried first; a match ends the search.
     pub order: u16,
@@ -209,7 +209,7 @@ impl RrSet {
         let data = match self {
             Self::A(all) => all.iter().map(|&address| Ok(RData::A(rdata::A(address)))).collect(),
             Self::Aaaa(all) => all.iter().map(|&address| Ok(RData::AAAA(rdata::AAAA(address)))).collect(),
-            Self::Txt(all) => all.iter().map(|text| txt(text)).collect(),
+            Self::Txt(all) => all.iter().map(|text| txt(text.as_bytes())).collect(),
             Self::Srv(all) => all.iter().map(srv).collect(),
             Self::Naptr(all) => all.iter().map(naptr).collect(),
             Self::Ns(all) => all.iter().map(|name| Ok(RData::NS(rdata::NS(parse_name(name)?)))).collect(),
@@ -223,20 +223,21 @@ impl RrSet {
     }
 }
 
-fn txt(text: &str) -> Result<RData, DnsError> {
+pub(super) fn txt(text: &[u8]) -> Result<RData, DnsError> {
     if text.len() > MAX_TXT {
-        return Err(invalid(text, "a TXT record of more than 8192 octets would hardly fit a message"));
+        let text = String::from_utf8_lossy(text);
+        return Err(invalid(&text, "a TXT record of more than 8192 octets would hardly fit a message"));
     }
     // A TXT record has at least one character-string, if an empty one.
-    let strings: Vec<&[u8]> = if text.is_empty() { vec![&[]] } else { text.as_bytes().chunks(MAX_STRING).collect() };
+    let strings: Vec<&[u8]> = if text.is_empty() { vec![&[]] } else { text.chunks(MAX_STRING).collect() };
     Ok(RData::TXT(rdata::TXT::from_bytes(strings)))
 }
 
-fn srv(srv: &Srv) -> Result<RData, DnsError> {
+pub(super) fn srv(srv: &Srv) -> Result<RData, DnsError> {
     Ok(RData::SRV(rdata::SRV::new(srv.priority, srv.weight, srv.port, parse_target(&srv.target)?)))
 }
 
-fn naptr(naptr: &Naptr) -> Result<RData, DnsError> {
+pub(super) fn naptr(naptr: &Naptr) -> Result<RData, DnsError> {
     let string = |text: &str| match text.len() {
         0..=MAX_STRING => Ok(text.as_bytes().into()),
         _ => Err(invalid(text, "a field of a NAPTR record has at most 255 octets")),
@@ -319,14 +320,14 @@ mod tests {
 
     #[test]
     fn a_long_text_becomes_several_character_strings() {
-        let lengths = |text: &str| match txt(text).unwrap() {
+        let lengths = |text: &str| match txt(text.as_bytes()).unwrap() {
             RData::TXT(txt) => txt.txt_data.iter().map(|string| string.len()).collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
         assert_eq!(lengths(""), [0]);
         assert_eq!(lengths(&"x".repeat(255)), [255]);
         assert_eq!(lengths(&"x".repeat(600)), [255, 255, 90]);
-        assert!(txt(&"x".repeat(MAX_TXT + 1)).is_err());
+        assert!(txt(&[b'x'; MAX_TXT + 1]).is_err());
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! A small authoritative name server: the DNS of the lab's world, and the other end of tests.
 //!
 //! It answers over UDP and TCP on one port from zones in memory, which can change while it runs. NXDOMAIN and NODATA
-//! carry the zone's SOA (RFC 2308 §2), names outside of its zones are REFUSED, zone transfers too, and UPDATE
-//! (RFC 2136) is answered NOTIMP. It is built for loopback: it limits neither senders nor connections.
+//! carry the zone's SOA (RFC 2308 §2), names outside of its zones are REFUSED, zone transfers too. Holders of a zone's
+//! keys may change what the keys allow by UPDATE (RFC 2136) with TSIG (RFC 8945); a zone without keys answers NOTIMP. It
+//! is built for loopback: it limits neither senders nor connections.
+
+mod policy;
+mod update;
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +25,9 @@ use hickory_server::{
 };
 use tokio::net::{TcpListener, UdpSocket};
 
-use super::{DnsError, RrSet, invalid, rrset::parse_name};
+pub use self::policy::Grant;
+use self::{policy::KeyPolicy, update::Handler};
+use super::{DnsError, RrSet, TsigKey, invalid, rrset::parse_name};
 
 /// How long an idle TCP connection stays open.
 const TCP_IDLE: Duration = Duration::from_secs(5);
@@ -44,6 +50,7 @@ pub struct Zone {
     origin: Name,
     ttl: u32,
     records: Records,
+    keys: Vec<KeyPolicy>,
 }
 
 impl Zone {
@@ -53,7 +60,7 @@ impl Zone {
     /// # Errors
     /// [`DnsError::Invalid`] if the origin is no domain name, or too long to have a name below it.
     pub fn new(origin: &str) -> Result<Self, DnsError> {
-        let mut zone = Self { origin: parse_name(origin)?, ttl: DEFAULT_TTL, records: Records::new() };
+        let mut zone = Self { origin: parse_name(origin)?, ttl: DEFAULT_TTL, records: Records::new(), keys: vec![] };
         let (ns, hostmaster) = (zone.below("ns1")?, zone.below("hostmaster")?);
         let soa = rdata::SOA::new(ns.clone(), hostmaster, 1, 3600, 600, 86_400, NEGATIVE_TTL);
         let origin = zone.origin.clone();
@@ -77,6 +84,13 @@ impl Zone {
         let name = inside(&self.origin, name)?;
         put(&mut self.records, &name, set.record_type(), self.ttl, set.to_rdata()?);
         Ok(self)
+    }
+
+    /// Lets the holders of a key change what is granted to it, but never the SOA and the name servers.
+    #[must_use]
+    pub fn with_key(mut self, key: TsigKey, grants: Vec<Grant>) -> Self {
+        self.keys.push(KeyPolicy { key, grants });
+        self
     }
 
     fn below(&self, label: &str) -> Result<Name, DnsError> {
@@ -124,9 +138,9 @@ fn put(records: &mut Records, name: &Name, kind: RecordType, ttl: u32, data: Vec
 
 /// A running name server. It stops when it is dropped, and at once with [`DnsServer::stop`].
 pub struct DnsServer {
-    server: Server<Catalog>,
+    server: Server<Handler>,
     address: SocketAddr,
-    zones: Vec<Served>,
+    zones: Arc<Vec<Served>>,
 }
 
 /// A zone that is being served.
@@ -134,6 +148,7 @@ struct Served {
     origin: Name,
     ttl: u32,
     handler: Arc<InMemoryZoneHandler<TokioRuntimeProvider>>,
+    keys: Vec<KeyPolicy>,
 }
 
 impl DnsServer {
@@ -156,9 +171,10 @@ impl DnsServer {
             *handler.records_get_mut() = zone.records;
             let handler = Arc::new(handler);
             catalog.upsert(origin, vec![handler.clone() as Arc<dyn ZoneHandler>]);
-            served.push(Served { origin: zone.origin, ttl: zone.ttl, handler });
+            served.push(Served { origin: zone.origin, ttl: zone.ttl, handler, keys: zone.keys });
         }
-        let mut server = Server::new(catalog);
+        let served = Arc::new(served);
+        let mut server = Server::new(Handler { catalog, zones: served.clone() });
         server.register_socket(udp);
         server.register_listener(tcp, TCP_IDLE, TCP_BACKLOG);
         Ok(Self { server, address, zones: served })

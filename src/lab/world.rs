@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::{
     client::PeerInfo,
     clock::UnixMs,
-    dns::{self, DnsError, DnsServer, Zone},
+    dns::{self, DnsError, DnsServer, Grant, TsigKey, Zone},
     identity::{
         Authority, Certificate, CertificateRequest, Descriptor, Home, IdentityError, Limits, Policy, SecretKey,
     },
@@ -115,6 +115,12 @@ pub enum LabError {
     /// The DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
+    /// The key with which the zone is changed.
+    #[error("no key for the lab's DNS: {why}")]
+    DnsKey {
+        /// Why there is none.
+        why: String,
+    },
     /// A service.
     #[error(transparent)]
     Offer(#[from] OfferError),
@@ -138,7 +144,7 @@ impl LabError {
             Self::Member(error) => error.kind(),
             Self::Dns(error) => error.kind(),
             Self::Offer(error) => error.kind(),
-            Self::Folder { .. } | Self::Unsettled { .. } => Kind::Local,
+            Self::DnsKey { .. } | Self::Folder { .. } | Self::Unsettled { .. } => Kind::Local,
         }
     }
 }
@@ -167,6 +173,7 @@ pub struct World {
     users: Vec<User>,
     offers: Vec<OfferHandle>,
     dns: DnsServer,
+    dns_key: PathBuf,
 }
 
 impl World {
@@ -185,7 +192,9 @@ impl World {
         let ca = authority.as_ref().map(|authority| authority.certificate().clone());
         let descriptor =
             Arc::new(Descriptor::new(options.overlay.clone(), !options.overlay.is_fqdn(), options.policy, ca, limits)?);
-        let zone = Zone::new(options.overlay.as_str())?;
+        let key = TsigKey::generate("lab").map_err(|why| LabError::DnsKey { why })?;
+        let dns_key = write_key(&folder, &key)?;
+        let zone = Zone::new(options.overlay.as_str())?.with_key(key, vec![Grant::all()]);
         let dns = DnsServer::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), vec![zone]).await?;
         let members = Vec::with_capacity(options.members);
         let mut world = Self {
@@ -198,6 +207,7 @@ impl World {
             users: vec![],
             offers: vec![],
             dns,
+            dns_key,
         };
         for (name, user) in USERS {
             world.add_user(name, user).await?;
@@ -247,6 +257,11 @@ impl World {
     /// The name server.
     pub const fn name_server(&self) -> &DnsServer {
         &self.dns
+    }
+
+    /// The file with the TSIG key that may change the name server's zone, for `p2p-publish --key`.
+    pub fn dns_key(&self) -> &Path {
+        &self.dns_key
     }
 
     /// A few members as others write them into `--peer`, none of them a user's.
@@ -398,6 +413,21 @@ impl World {
         let certificate = self.enrol(member.key(), std::slice::from_ref(&name))?;
         Ok(member.offer(Offer { service, endpoints: vec![], certificate, serving, load: 0 }).await?)
     }
+}
+
+/// Writes the DNS key where only its owner can read it.
+fn write_key(folder: &Path, key: &TsigKey) -> Result<PathBuf, LabError> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let path = folder.join("dns.key");
+    let error = |why| LabError::Folder { path: path.clone(), why };
+    // One of an earlier world may be there, with other permissions.
+    match std::fs::remove_file(&path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(error(cause)),
+        _ => {}
+    }
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(key.to_file().as_bytes())).map_err(error)?;
+    Ok(path)
 }
 
 /// The lab's folder: the given one, or a temporary one that goes with the world.

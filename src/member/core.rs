@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +12,7 @@ use serde_bytes::ByteBuf;
 use super::{
     MemberConfig, MemberError, handlers,
     keep::{Inserted, Kept, is_superseded},
+    proxy,
     services::Catalogue,
 };
 use crate::{
@@ -104,6 +105,8 @@ pub(super) struct Core {
     handlers: RwLock<HashMap<String, Arc<dyn Handler>>>,
     /// What has been found of services.
     catalogue: Catalogue,
+    /// What its proxy peer tells of itself, for as long as there is one.
+    proxy: Mutex<Weak<proxy::Shared>>,
     request_timeout: Duration,
     started: UnixMs,
 }
@@ -136,6 +139,7 @@ impl Core {
             stores,
             list_changed: Mutex::default(),
             reported: Mutex::default(),
+            proxy: Mutex::default(),
             restored: u32::try_from(restored.records).unwrap_or(u32::MAX),
             home: config.home.clone(),
             network,
@@ -520,7 +524,13 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             reach: self.network.reach(),
             buckets: self.network.table().buckets().into_iter().map(|(bits, peers)| (bits, count(peers))).collect(),
+            proxy: lock(&self.proxy).upgrade().map(|proxy| proxy.status()),
         }
+    }
+
+    /// Tells of a proxy peer in the status from now on, until it ends.
+    pub(super) fn set_proxy(&self, shared: &Arc<proxy::Shared>) {
+        *lock(&self.proxy) = Arc::downgrade(shared);
     }
 
     /// Waits until what is held is on disk.

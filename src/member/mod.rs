@@ -12,7 +12,9 @@ mod join;
 mod keep;
 pub mod metrics;
 mod offer;
+pub mod proxy;
 mod services;
+mod sip_streams;
 mod sync;
 
 use std::{
@@ -30,7 +32,9 @@ pub use self::{
     error::MemberError,
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
+    proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},
     services::{Services, USUAL_AGE},
+    sip_streams::sip_streams,
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply, StatusReply},

@@ -95,7 +95,7 @@ pub enum OfferError {
         /// The service.
         service: ServiceUri,
         /// The reason of one of them.
-        reason: Refusal,
+        reason: Box<Refusal>,
     },
     /// No storer answered.
     #[error("no storer could be reached to list the offer of {service}; it is tried again")]
@@ -347,7 +347,7 @@ impl Publisher {
             let name = ResourceName::from(ServiceNode::new(self.service.clone(), *node));
             let payload = Payload { name, sequence: self.sequence, expires, body: body.clone() };
             let envelope = seal(&payload, &self.key, self.certificate.as_ref())?;
-            let refused = |reason| OfferError::Refused { service: self.service.clone(), reason };
+            let refused = |reason| OfferError::Refused { service: self.service.clone(), reason: Box::new(reason) };
             records.push(self.core.verify(&envelope).map_err(refused)?);
         }
         Ok(join_all(records.into_iter().map(|record| self.core.place(record, timeout))).await)
@@ -361,7 +361,7 @@ impl Publisher {
         let service = self.service.clone();
         let refused = replies.iter().flat_map(|reply| &reply.refused).next();
         Some(match refused {
-            Some(Rejected { reason, .. }) => OfferError::Refused { service, reason: reason.clone() },
+            Some(Rejected { reason, .. }) => OfferError::Refused { service, reason: Box::new(reason.clone()) },
             None => OfferError::NobodyToAsk { service },
         })
     }

@@ -5,8 +5,8 @@ use super::{NameError, Position, ServiceUri, text_serde};
 /// Into how many intervals a tree node divides its range; each has a node of its own one level below.
 ///
 /// RFC 7374 §4.1 leaves it open (its default is 10). Two makes as many nodes as there are providers whatever their number
-/// is, so that their load is spread as far as it can be; the price is a few more nodes to read for whoever wants many
-/// providers.
+/// is, and a level for any number of them, so that their load is spread as far as it can be; the price is a few more nodes
+/// to read for whoever wants many providers.
 pub const BRANCHING: u64 = 2;
 
 /// The deepest level of a tree: enough for a million providers.
@@ -83,9 +83,9 @@ impl TreeNode {
 
     /// Where the node's entries live in the overlay.
     ///
-    /// RFC 7374 §4.1 hashes namespace, level and index, by which the nodes of a level come to lie like thrown dice: some
-    /// member stores half a dozen of them. Here only namespace and level are hashed, and the index goes into the
-    /// leading bits, so that they lie evenly, and with them the load.
+    /// RFC 7374 §4.1 hashes namespace, level and index, by which the nodes of a level come to lie like thrown dice, and
+    /// some member stores several of them. Here only namespace and level are hashed, and the index goes into the leading
+    /// bits, so that they lie evenly, and with them the load.
     pub fn position(self, namespace: &ServiceUri) -> Position {
         let mut octets = *Position::of_name(&format!("{namespace}#{}", self.level)).octets();
         // The first point of the node's range, rounded up.

@@ -346,6 +346,20 @@ impl Access {
         Ok(network)
     }
 
+    /// A swarm with an identity and addresses of its own that belongs to nobody's routing table: it takes SIP streams.
+    pub(super) async fn listener(
+        &self,
+        descriptor: &Descriptor,
+        listen: Vec<String>,
+        key: &SecretKey,
+    ) -> Result<Network, OpsError> {
+        let mut config = NetworkConfig::client(descriptor.overlay().clone(), descriptor.hash(), self.timeout);
+        (config.listen, config.quic) = (listen, true);
+        let (network, bound) = Network::bind(config, key).await?;
+        bound.run(Arc::new(Deaf));
+        Ok(network)
+    }
+
     /// A member of our own user may say what the overlay is: whoever can change its answer can change our files.
     pub(super) async fn descriptor_from_socket(&self, socket: &mut SocketClient) -> Result<Known, OpsError> {
         let reply = tokio::time::timeout(self.timeout, socket.call(&GetDescriptor {}))

@@ -1,16 +1,17 @@
 use std::path::PathBuf;
 
 use crate::{
-    dns::DnsError,
+    dns::{DnsError, PublishError},
     identity::IdentityError,
     kind::Kind,
-    member::{MemberError, MetricsError},
+    member::{MemberError, MetricsError, ProxyError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
         swarm::{AskError, NetworkError},
     },
     record::RecordError,
+    sip::transport::TransportError,
 };
 
 /// Why a use case failed.
@@ -25,6 +26,12 @@ pub enum OpsError {
     /// The DNS.
     #[error(transparent)]
     Dns(#[from] DnsError),
+    /// Publication in the DNS.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Nothing says by which right the DNS is to be changed.
+    #[error("no key: give the file with the zone's TSIG key with --key")]
+    NoKey,
     /// The local member's socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -34,12 +41,44 @@ pub enum OpsError {
     /// The member that was to run in this process.
     #[error(transparent)]
     Member(#[from] MemberError),
+    /// The member cannot be a proxy peer.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     /// A record that cannot be made.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The sockets of SIP.
+    #[error(transparent)]
+    Sip(#[from] TransportError),
+    /// A SIP URI that cannot be called.
+    #[error("'{text}' cannot be called: {why}; write one like sip:bob@example.com")]
+    NotCallable {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The routing record of this process was not stored.
+    #[error("{aor} cannot be reached here: {why}")]
+    NotRegistered {
+        /// The user.
+        aor: String,
+        /// Why not.
+        why: String,
+        /// What sort of failure it is.
+        kind: Kind,
+    },
+    /// The capture cannot be written.
+    #[error("cannot write the capture {path}: {why}")]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        why: std::io::Error,
+    },
     /// A peer address that cannot be used.
     #[error("'{text}' is not a peer's address: {why}; write one like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…")]
     PeerAddress {
@@ -188,14 +227,21 @@ impl OpsError {
             Self::Name(error) => error.kind(),
             Self::Identity(error) => error.kind(),
             Self::Dns(error) => error.kind(),
+            Self::Publish(error) => error.kind(),
             Self::Socket(error) => error.kind(),
             Self::Network(error) => error.kind(),
             Self::Member(error) => error.kind(),
             Self::Metrics(error) => error.kind(),
+            Self::Proxy(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Sip(error) => error.kind(),
+            Self::NotRegistered { kind, .. } => *kind,
+            Self::Capture { .. } => Kind::Local,
             Self::Ask { error, .. } => error.kind(),
             Self::PeerAddress { .. }
+            | Self::NotCallable { .. }
             | Self::WhichOverlay
+            | Self::NoKey
             | Self::OtherDescriptor { .. }
             | Self::NoContact { .. }
             | Self::NoCredentials { .. }

@@ -1,14 +1,27 @@
 //! Being a member: `p2p-join`.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
+pub use crate::member::ProxyTls;
 use crate::{
-    dns::Family,
+    dns::{
+        Family,
+        locate::{Locator, Options, Transport, has_no_route},
+    },
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
-    member::{Member, MemberConfig, remembered},
+    member::{Member, MemberConfig, Proxy, ProxyConfig, remembered},
     name::OverlayId,
+    sip::transport::Protocol,
 };
+
+/// How long calls that are being set up may take to finish when a proxy peer leaves.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// What is asked of a new member.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +32,19 @@ pub struct JoinRequest {
     pub local: bool,
     /// Whether to announce itself, and to find others, on the local network.
     pub mdns: bool,
+    /// How to be a proxy peer, if it is to be one.
+    pub proxy: Option<ProxyRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
+}
+
+/// What is asked of a proxy peer.
+#[derive(Debug, Clone)]
+pub struct ProxyRequest {
+    /// Where to listen for the public network, over UDP and TCP.
+    pub listen: SocketAddr,
+    /// Where to listen over TLS, and with which certificate.
+    pub tls: Option<ProxyTls>,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -51,6 +75,10 @@ pub async fn join(
         Some(address) => Some(member.metrics().serve(address).await?),
         None => None,
     };
+    let proxy = match &request.proxy {
+        Some(proxy) => Some(Proxy::start(member, proxy_config(access, proxy)?).await?),
+        None => None,
+    };
     let status = member.status();
     report(JoinOutcome {
         status: "joined",
@@ -60,14 +88,35 @@ pub async fn join(
         peer: status.peer,
         addresses: member.full_addresses(),
         socket: member.socket().map(|path| path.display().to_string()).unwrap_or_default(),
+        proxy: proxy.iter().flat_map(|proxy| proxy.listening()).map(sip_address).collect(),
         metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
         elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
     });
     shutdown.await;
+    if let Some(proxy) = proxy {
+        proxy.stop().await;
+    }
     running.member.stop().await;
     Ok(())
+}
+
+fn proxy_config(access: &Access, request: &ProxyRequest) -> Result<ProxyConfig, OpsError> {
+    let options = Options {
+        transports: vec![Transport::Udp, Transport::Tcp, Transport::Tls],
+        unreachable: has_no_route,
+        ..Options::default()
+    };
+    let mut config = ProxyConfig::new(request.listen, Locator::new(access.resolver()?, options));
+    config.tls = request.tls.clone();
+    config.drain = DRAIN;
+    Ok(config)
+}
+
+/// A listening address as tools show it: `udp 192.0.2.1:5060`.
+fn sip_address((protocol, address): &(Protocol, SocketAddr)) -> String {
+    format!("{} {address}", protocol.token().to_ascii_lowercase())
 }
 
 /// Starts a member on the home of `access`.
@@ -145,7 +194,7 @@ fn new_local_overlay(overlay: &OverlayId, home: &Home) -> Result<Known, OpsError
     Ok(Known { descriptor: Arc::new(descriptor), revocations: None, pins: Pins::default() })
 }
 
-fn listen_addresses(access: &Access, request: &JoinRequest) -> Vec<String> {
+pub(super) fn listen_addresses(access: &Access, request: &JoinRequest) -> Vec<String> {
     if !request.listen.is_empty() {
         return request.listen.clone();
     }
@@ -161,6 +210,6 @@ fn listen_addresses(access: &Access, request: &JoinRequest) -> Vec<String> {
 }
 
 /// Whether this machine has IPv6 at all: many containers do not.
-fn has_ipv6() -> bool {
+pub(super) fn has_ipv6() -> bool {
     std::net::UdpSocket::bind("[::1]:0").is_ok()
 }

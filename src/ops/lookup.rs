@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Rejected, Status, Verdict},
     clock::UnixMs,
-    identity::Policy,
+    identity::{Descriptor, Policy},
     name::{PeerId, ResourceName},
     overlay::{
         drive::{self, TreeReader},
@@ -99,6 +99,11 @@ impl Lookups {
     fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
         let trust = attached.known.trust();
         Self { access: access.clone(), via, attached, trust, started: None, begun: None, traced: false, guide: None }
+    }
+
+    /// What the overlay is.
+    pub(super) const fn descriptor(&self) -> &Arc<Descriptor> {
+        &self.attached.known.descriptor
     }
 
     /// Whether a member on this machine is asked, over a connection that ends with it.

@@ -2,19 +2,28 @@
 //! outcome. The command line renders; nothing here prints.
 
 pub mod access;
+pub mod answer;
+pub mod call;
 pub mod discover;
 pub mod enroll;
 mod error;
+mod finder;
 pub mod flow;
+mod inside;
 pub mod inspect;
+pub mod invite;
 pub mod join;
 pub mod locate;
 pub mod lookup;
 pub mod outcome;
+mod phone;
 pub mod pin;
+mod presence;
+pub mod publish;
 mod race;
 pub mod register;
 mod view;
 
 pub use access::{Access, Family, ViaChoice};
 pub use error::OpsError;
+pub use phone::CaptureRequest;

@@ -465,6 +465,9 @@ pub struct JoinOutcome {
     pub addresses: Vec<String>,
     /// The unix socket for tools on this machine.
     pub socket: String,
+    /// Where it is a proxy peer for the public network: transports and addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proxy: Vec<String>,
     /// Where its metrics are served, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,

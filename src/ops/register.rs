@@ -77,10 +77,45 @@ pub async fn register(
 }
 
 /// Where records are handed in.
-enum Desk {
+pub(super) enum Desk {
     Socket(SocketClient),
     Peers { network: Network, entries: Vec<PeerInfo> },
     Member(Box<Running>),
+}
+
+impl From<Route> for Desk {
+    fn from(route: Route) -> Self {
+        match route {
+            Route::Socket(socket) => Self::Socket(socket),
+            Route::Peers { network, entries } => Self::Peers { network, entries },
+        }
+    }
+}
+
+impl Desk {
+    /// Hands a record in, and waits for what became of it.
+    pub(super) async fn hand_in(&mut self, access: &Access, put: Put) -> Result<(PutReply, Via), OpsError> {
+        let timeout = access.timeout;
+        // Whoever stores for us keeps to the time; the margin is for the answer.
+        let patience = timeout + timeout / 4;
+        match self {
+            Self::Socket(socket) => {
+                let answer = tokio::time::timeout(patience, socket.call(&put)).await;
+                let reply = answer.map_err(|_| access.timed_out("the member on this machine"))??;
+                Ok((reply, Via::Socket))
+            }
+            Self::Member(running) => Ok((running.member.put(put).await, Via::Socket)),
+            Self::Peers { network, entries } => {
+                // One at a time: each that is asked stores the record and keeps it alive.
+                let answer = race(network, entries, &put, 1, Instant::now() + patience, |_, reply| Worth::Good(reply));
+                let reply = answer.await.map_err(|failure| match failure {
+                    Some((entry, error)) => OpsError::Ask { peer: describe(&entry), error },
+                    None => access.timed_out("the overlay"),
+                })?;
+                Ok((reply, Via::Peer))
+            }
+        }
+    }
 }
 
 /// Everything that a registration needs.
@@ -142,7 +177,7 @@ impl<'a> Registrar<'a> {
         let name = ResourceName::User(self.request.aor.clone());
         let envelope = seal(&Payload { name, sequence, expires, body }, &self.key, self.certificate.as_ref())?;
         let put = Put { envelope: envelope.into(), timeout_ms: view::milliseconds(self.access.timeout) };
-        let (reply, via) = self.hand_in(put).await?;
+        let (reply, via) = self.desk.hand_in(self.access, put).await?;
         let status = match (&reply, self.request.remove) {
             (reply, false) if !reply.stored.is_empty() => RegisterStatus::Registered,
             (reply, true) if !reply.stored.is_empty() => RegisterStatus::Removed,
@@ -170,29 +205,6 @@ impl<'a> Registrar<'a> {
         })
     }
 
-    async fn hand_in(&mut self, put: Put) -> Result<(PutReply, Via), OpsError> {
-        let timeout = self.access.timeout;
-        // Whoever stores for us keeps to the time; the margin is for the answer.
-        let patience = timeout + timeout / 4;
-        match &mut self.desk {
-            Desk::Socket(socket) => {
-                let answer = tokio::time::timeout(patience, socket.call(&put)).await;
-                let reply = answer.map_err(|_| self.access.timed_out("the member on this machine"))??;
-                Ok((reply, Via::Socket))
-            }
-            Desk::Member(running) => Ok((running.member.put(put).await, Via::Socket)),
-            Desk::Peers { network, entries } => {
-                // One at a time: each that is asked stores the record and keeps it alive.
-                let answer = race(network, entries, &put, 1, Instant::now() + patience, |_, reply| Worth::Good(reply));
-                let reply = answer.await.map_err(|failure| match failure {
-                    Some((entry, error)) => OpsError::Ask { peer: describe(&entry), error },
-                    None => self.access.timed_out("the overlay"),
-                })?;
-                Ok((reply, Via::Peer))
-            }
-        }
-    }
-
     async fn stop(self) {
         if let Desk::Member(running) = self.desk {
             running.member.stop().await;
@@ -211,11 +223,7 @@ async fn open_desk(
     let via = if needs_member { ViaChoice::Socket } else { ViaChoice::Auto };
     let absent = match access.attach(via).await {
         Ok(attached) => {
-            let desk = match attached.route {
-                Route::Socket(socket) => Desk::Socket(socket),
-                Route::Peers { network, entries } => Desk::Peers { network, entries },
-            };
-            return Ok((attached.known.descriptor, desk));
+            return Ok((attached.known.descriptor, Desk::from(attached.route)));
         }
         Err(OpsError::Socket(crate::overlay::socket::SocketError::Absent { .. }))
             if needs_member && access.socket.is_none() =>
@@ -243,7 +251,7 @@ fn lifetime(request: &RegisterRequest, descriptor: &Descriptor) -> Result<Durati
 }
 
 /// The certificate that lets this device register the AOR; none is needed in an open overlay.
-fn credentials(
+pub(super) fn credentials(
     access: &Access,
     home: &Home,
     key: &SecretKey,

@@ -148,8 +148,8 @@ pub struct Counts {
 enum Open {
     /// Whether the sender of a request is a member; `server` is none for an ACK.
     Identity { server: Option<ServerId>, message: Message, source: Source },
-    /// Where an ACK goes.
-    Ack { message: Message, source: Source, plan: Plan },
+    /// Where an ACK goes; `uri` is the contact that it is for, once that is known.
+    Ack { message: Message, source: Source, plan: Plan, uri: Option<Arc<str>> },
     /// What a response context asked.
     Context(u64, Asked),
 }
@@ -200,7 +200,8 @@ impl Engine {
             self.counts.dropped += 1;
             return;
         };
-        if !self.throttle.admit(&source.remote, now) {
+        // What belongs to a request that was taken is never turned away: a 503 would end a call that rings.
+        if !self.throttle.admit(&source.remote, now) && !self.layer.knows(&message) {
             self.counts.throttled += 1;
             self.turn_away(&message, &source);
             return self.work(now);
@@ -212,7 +213,7 @@ impl Engine {
     /// Where a request goes.
     pub fn located(&mut self, question: Question, located: Located, now: Instant) {
         match self.open.remove(&question) {
-            Some(Open::Ack { message, source, plan }) => self.pass_ack(&message, &source, &plan, located),
+            Some(Open::Ack { message, source, plan, uri }) => self.pass_ack(message, source, plan, uri, located),
             Some(Open::Context(id, asked)) => self.context_located(id, asked, located, now),
             Some(open @ Open::Identity { .. }) => _ = self.open.insert(question, open),
             None => {}
@@ -412,7 +413,7 @@ impl Engine {
             (Decision::Forward(plan), Some(server)) => self.begin(server, message, source, plan, now),
             (Decision::Forward(plan), None) => {
                 let what = self.what(&plan);
-                match self.ask(Open::Ack { message, source, plan }) {
+                match self.ask(Open::Ack { message, source, plan, uri: None }) {
                     Ok(question) => self.outputs.push_back(Output::Locate { question, what }),
                     Err(open) => self.refuse(*open, now),
                 }

@@ -126,7 +126,17 @@ enum State {
     Cancelling,
     /// Another hop was tried instead; a 2xx still counts.
     Abandoned,
+    /// It was answered with a 2xx, which may come again: whoever answered sends it until the ACK arrives
+    /// (RFC 3261 §13.3.1.4).
+    Answered,
     Ended,
+}
+
+impl State {
+    /// Whether its transaction has its final response, or will have none.
+    const fn is_over(self) -> bool {
+        matches!(self, Self::Answered | Self::Ended)
+    }
 }
 
 #[derive(Debug)]
@@ -210,10 +220,17 @@ impl Fork {
             return;
         };
         let (branch, state) = (found.branch, found.state);
+        let success = (200..300).contains(&status);
+        if state == State::Answered {
+            if success && self.invite {
+                self.actions.push_back(Action::Pass(response));
+            }
+            return;
+        }
         if status < 200 {
             return self.provisional(attempt, status, response, now);
         }
-        found.state = State::Ended;
+        found.state = if success { State::Answered } else { State::Ended };
         found.deadline = None;
         match status {
             200..=299 => self.answered(branch, response, now),
@@ -232,9 +249,7 @@ impl Fork {
 
     /// An attempt came to nothing.
     pub fn failed(&mut self, attempt: usize, failure: Failure, now: Instant) {
-        let Some(found) = self.attempts.get_mut(attempt).filter(|attempt| attempt.state != State::Ended) else {
-            return;
-        };
+        let Some(found) = self.attempts.get_mut(attempt).filter(|attempt| !attempt.state.is_over()) else { return };
         let (branch, state) = (found.branch, found.state);
         found.state = State::Ended;
         found.deadline = None;
@@ -247,7 +262,8 @@ impl Fork {
         let outcome = match failure {
             _ if state == State::Cancelling => Outcome::local(487, "Request Terminated"),
             Failure::Timeout => Outcome::local(408, "Request Timeout"),
-            Failure::Transport => Outcome::local(503, "Next Hop Unreachable"),
+            // To the caller this proxy is what failed, and it is not overloaded (RFC 3261 §16.7 step 6, §16.9).
+            Failure::Transport => Outcome::local(500, "Next Hop Unreachable"),
         };
         self.end(branch, outcome, now);
     }
@@ -298,7 +314,7 @@ impl Fork {
 
     /// Whether nothing more can come of it: the final response is settled, and no attempt is left.
     pub fn is_over(&self) -> bool {
-        self.finished && self.attempts.iter().all(|attempt| attempt.state == State::Ended) && self.actions.is_empty()
+        self.finished && self.attempts.iter().all(|attempt| attempt.state.is_over()) && self.actions.is_empty()
     }
 
     fn provisional(&mut self, attempt: usize, status: u16, response: Message, now: Instant) {
@@ -345,7 +361,7 @@ impl Fork {
     /// Cancels one attempt; only an INVITE can be (RFC 3261 §9.1).
     fn stop(&mut self, attempt: usize, now: Instant) {
         let Some(found) = self.attempts.get(attempt) else { return };
-        if self.invite && !matches!(found.state, State::Cancelling | State::Ended) {
+        if self.invite && found.state != State::Cancelling && !found.state.is_over() {
             self.set(attempt, State::Cancelling, Some(now + self.patience.cancelled));
             self.actions.push_back(Action::Cancel { attempt });
         }
@@ -374,7 +390,7 @@ impl Fork {
 
     /// Notes what an attempt came to; the target has come to its end if no other attempt can still be answered.
     fn note(&mut self, branch: usize, outcome: Outcome) {
-        let live = |attempt: &Attempt| !matches!(attempt.state, State::Abandoned | State::Ended);
+        let live = |attempt: &Attempt| attempt.state != State::Abandoned && !attempt.state.is_over();
         let others = self.attempts.iter().any(|attempt| attempt.branch == branch && live(attempt));
         if let Some(branch) = self.branches.get_mut(branch).filter(|branch| !branch.ended) {
             branch.ended = !others;
@@ -435,7 +451,6 @@ impl Fork {
         match (best.status, best.response) {
             // What one of several next hops lacks says nothing about this proxy (RFC 3261 §16.7 step 6).
             (503, Some(_)) => Verdict::Local { status: 500, reason: "Next Hop Overloaded" },
-            (503, None) => Verdict::Local { status: 500, reason: best.reason },
             (408, None) if !self.invite => Verdict::Silence,
             (status, None) => Verdict::Local { status, reason: best.reason },
             (401 | 407, Some(response)) => {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     Action, CallId, CallPlan, Event, Failure, NextHop, Pace, Purpose,
-    answer::{Answer, AnswerPlan, has_contact, not_allowed, unsupported},
+    answer::{Answer, AnswerPlan, Setup, has_contact, not_allowed, unsupported},
     call::Call,
     session::{capabilities, refusal},
 };
@@ -211,7 +211,7 @@ impl Agent {
     /// Ends a call as it can be ended now: CANCEL, BYE or a refusal.
     pub fn hang_up(&mut self, id: CallId, now: Instant) {
         self.with(id, now, |leg, _, out| match leg {
-            Leg::Caller(call) => call.hang_up(out),
+            Leg::Caller(call) => call.hang_up(now, out),
             Leg::Callee(answer) => answer.hang_up(out),
         });
         self.turn(now);
@@ -402,8 +402,8 @@ impl Agent {
             }
         };
         let mut out = Vec::new();
-        let answer = Answer::new(plan, server, invite, tag, contact, self.pace(), now, &mut out);
-        if let Some(answer) = answer {
+        let setup = Setup { plan, tag, contact, pace: self.pace() };
+        if let Some(answer) = Answer::new(setup, server, invite, now, &mut out) {
             self.by_server.insert(answer.server(), id);
             let tag = answer.tag().to_owned();
             self.enter(id, tag, Leg::Callee(answer));

@@ -37,6 +37,16 @@ pub struct AnswerPlan {
     pub user_agent: String,
 }
 
+/// How a call is taken.
+pub(super) struct Setup {
+    pub plan: AnswerPlan,
+    /// Our tag: a unique token.
+    pub tag: String,
+    /// The value of our Contact.
+    pub contact: String,
+    pub pace: Pace,
+}
+
 #[derive(Debug)]
 enum State {
     Ringing {
@@ -67,17 +77,9 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Takes a call, or refuses it at once, in which case there is none. `contact` is the value of our Contact.
-    pub fn new(
-        plan: AnswerPlan,
-        server: ServerId,
-        invite: &Message,
-        tag: String,
-        contact: String,
-        pace: Pace,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) -> Option<Self> {
+    /// Takes a call, or refuses it at once, in which case there is none.
+    pub fn new(setup: Setup, server: ServerId, invite: &Message, now: Instant, out: &mut Vec<Action>) -> Option<Self> {
+        let Setup { plan, tag, contact, pace } = setup;
         let refuse = |status, out: &mut Vec<Action>| answer(server, refusal(invite, status, Some(&tag)), out);
         let dialog = match Dialog::of_callee(invite, &tag) {
             Ok(dialog) => dialog,
@@ -107,7 +109,7 @@ impl Answer {
         self.server
     }
 
-    /// The caller's From.
+    /// Our tag.
     pub fn tag(&self) -> &str {
         &self.session.dialog.id().local_tag
     }

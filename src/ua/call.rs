@@ -47,6 +47,9 @@ pub struct CallPlan {
     pub user_agent: String,
 }
 
+/// How long a call that is given up waits for a first response, without which there is no CANCEL (RFC 3261 §9.1).
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Where the call is.
 #[derive(Debug)]
 enum State {
@@ -54,8 +57,11 @@ enum State {
     Calling {
         give_up: Instant,
     },
-    /// A CANCEL is on its way.
-    Cancelling(Option<Side>),
+    /// A CANCEL is on its way, or waits for a first response; `until` is set if there has been none.
+    Cancelling {
+        by: Option<Side>,
+        until: Option<Instant>,
+    },
     Talking {
         hang_up: Option<Instant>,
         reinvite: Option<Instant>,
@@ -78,6 +84,8 @@ pub(super) struct Call {
     tag: String,
     cseq: u32,
     challenges: u32,
+    /// Whether anybody has said anything.
+    responded: bool,
     /// The INVITE as it was sent last, without Via.
     invite: Option<Message>,
     early: Vec<Dialog>,
@@ -94,6 +102,7 @@ impl Call {
             tag,
             cseq: 0,
             challenges: 0,
+            responded: false,
             invite: None,
             early: Vec::new(),
             session: None,
@@ -169,10 +178,7 @@ impl Call {
     pub fn failed(&mut self, purpose: Purpose, failure: Failure, out: &mut Vec<Action>) {
         match (purpose, &self.state) {
             (Purpose::Surplus, _) | (_, State::Over) => {}
-            (Purpose::Invite, State::Cancelling(by)) => match by {
-                Some(by) => self.finish(Event::Cancelled(*by), out),
-                None => self.finish(Event::Failed(Failure::Timeout), out),
-            },
+            (Purpose::Invite, State::Cancelling { by, .. }) => self.given_up(*by, out),
             (Purpose::Invite, State::Calling { .. }) => self.fail(failure, out),
             (Purpose::Invite, _) => {}
             // A dialog whose other side is gone is over (RFC 3261 §12.2.1.2).
@@ -204,17 +210,18 @@ impl Call {
     }
 
     /// The user wants no more: CANCEL or BYE, whichever it takes.
-    pub fn hang_up(&mut self, out: &mut Vec<Action>) {
+    pub fn hang_up(&mut self, now: Instant, out: &mut Vec<Action>) {
         match self.state {
-            State::Calling { .. } => self.cancel(Some(Side::Us), out),
+            State::Calling { .. } => self.cancel(Some(Side::Us), now, out),
             State::Talking { .. } => self.bye(None, out),
-            State::Cancelling(_) | State::Ending { .. } | State::Over => {}
+            State::Cancelling { .. } | State::Ending { .. } | State::Over => {}
         }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match &self.state {
             State::Calling { give_up } => Some(*give_up),
+            State::Cancelling { until, .. } => *until,
             State::Talking { hang_up, reinvite, .. } => hang_up.iter().chain(reinvite).min().copied(),
             _ => None,
         };
@@ -228,7 +235,12 @@ impl Call {
             return self.bye(Some("an answer of ours was never acknowledged".to_owned()), out);
         }
         match &mut self.state {
-            State::Calling { give_up } if now >= *give_up => self.cancel(None, out),
+            State::Calling { give_up } if now >= *give_up => self.cancel(None, now, out),
+            // Nobody is there who could be told.
+            State::Cancelling { by, until: Some(until) } if now >= *until => {
+                let by = *by;
+                self.given_up(by, out);
+            }
             State::Talking { hang_up: Some(at), .. } if now >= *at => self.bye(None, out),
             State::Talking { reinvite, refreshing, .. } if reinvite.is_some_and(|at| now >= at) => {
                 (*reinvite, *refreshing) = (None, true);
@@ -239,6 +251,11 @@ impl Call {
     }
 
     fn provisional(&mut self, response: &Message, status: u16, out: &mut Vec<Action>) {
+        self.responded = true;
+        if let State::Cancelling { until, .. } = &mut self.state {
+            // The CANCEL goes now, and has an answer.
+            *until = None;
+        }
         if status == 100 || !matches!(self.state, State::Calling { .. }) {
             return;
         }
@@ -275,7 +292,7 @@ impl Call {
         let wanted = self.plan.contact.as_ref().map(|contact| format!("<{contact}>"));
         self.session = Some(Session::new(dialog, self.plan.media.clone(), wanted, self.pace));
         self.early.clear();
-        if let State::Cancelling(by) = self.state {
+        if let State::Cancelling { by, .. } = self.state {
             // It was answered before the CANCEL arrived.
             let fault = by.is_none().then(|| "it was answered when nobody waited any more".to_owned());
             return self.bye(fault, out);
@@ -293,9 +310,9 @@ impl Call {
 
     fn rejected(&mut self, response: &Message, status: u16, out: &mut Vec<Action>) {
         match (&self.state, status) {
-            (State::Cancelling(Some(by)), _) => self.finish(Event::Cancelled(*by), out),
-            (State::Cancelling(None), 487) => self.finish(Event::Failed(Failure::Timeout), out),
-            (State::Calling { .. } | State::Cancelling(_), _) => {
+            (State::Cancelling { by: Some(by), .. }, _) => self.given_up(Some(*by), out),
+            (State::Cancelling { by: None, .. }, 487) => self.given_up(None, out),
+            (State::Calling { .. } | State::Cancelling { .. }, _) => {
                 self.finish(Event::Rejected { status, reason: text(response.reason()) }, out);
             }
             _ => {}
@@ -365,9 +382,17 @@ impl Call {
         session.send(Purpose::Reinvite, draft.body(SDP, body).finish(), out);
     }
 
-    fn cancel(&mut self, by: Option<Side>, out: &mut Vec<Action>) {
-        self.state = State::Cancelling(by);
+    /// Gives up: the user wants no more, or it has rung long enough.
+    fn cancel(&mut self, by: Option<Side>, now: Instant, out: &mut Vec<Action>) {
+        self.state = State::Cancelling { by, until: (!self.responded).then(|| now + SILENCE) };
         out.push(Action::Cancel);
+    }
+
+    fn given_up(&mut self, by: Option<Side>, out: &mut Vec<Action>) {
+        match by {
+            Some(by) => self.finish(Event::Cancelled(by), out),
+            None => self.finish(Event::Failed(Failure::Timeout), out),
+        }
     }
 
     fn bye(&mut self, fault: Option<String>, out: &mut Vec<Action>) {

@@ -310,6 +310,19 @@ fn a_call_cancelled_before_any_response_is_cancelled_at_the_first_one() {
 }
 
 #[test]
+fn nobody_waits_for_a_call_that_is_given_up_in_silence() {
+    let mut world = World::new(answer(0, 200));
+    world.meddle = Box::new(|_, _| Verdict::Lose);
+    let id = world.call(CallPlan { ring: Duration::from_secs(3), ..plan() });
+    world.run_until(ALICE, Event::is_last);
+    assert_eq!(world.events(ALICE), [Event::Failed(Failure::Timeout)]);
+    assert_eq!(world.now - world.began, Duration::from_secs(4));
+    assert!(world.agents[0].1.call_id(id).is_none());
+    world.run(FOREVER);
+    assert!(world.is_idle());
+}
+
+#[test]
 fn a_2xx_that_crosses_the_cancel_is_acknowledged_and_ended() {
     let mut world = World::new(answer(100, 200));
     let id = world.call(plan());

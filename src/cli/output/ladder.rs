@@ -15,8 +15,9 @@ use crate::{
 
 /// Columns left of the lines: a time to a tenth of a millisecond.
 const TIMES: usize = 14;
-/// Columns between two lines, at least and at most.
+/// Columns from one line to the next: at least, even on a narrow terminal; rather not less; and at most.
 const MIN_GAP: usize = 18;
+const GOOD_GAP: usize = 32;
 const MAX_GAP: usize = 48;
 /// A pause that is worth a broken line.
 const PAUSE_MS: f64 = 1_000.0;
@@ -106,7 +107,7 @@ impl<'a> Board<'a> {
         let widest = |party: &PartyView| safe(&party.name).chars().count().max(safe(&party.address).chars().count());
         let widest_name = flow.parties.iter().map(widest).max().unwrap_or_default();
         let widest_label = flow.messages.iter().map(|message| label(message).chars().count()).max().unwrap_or_default();
-        let mut gap = (widest_label + 8).max(widest_name + 2).clamp(MIN_GAP, MAX_GAP);
+        let mut gap = (widest_label + 8).max(widest_name + 2).clamp(GOOD_GAP, MAX_GAP);
         if let Some(width) = width {
             // At either side stands half a name.
             let gaps = flow.parties.len().saturating_sub(1).max(1);

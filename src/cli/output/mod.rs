@@ -164,11 +164,11 @@ impl<'io, 'streams> Output<'io, 'streams> {
         self.write(&text)
     }
 
-    /// Draws a call flow.
+    /// Draws a call flow, and lists its hops.
     pub(super) fn ladder(&mut self, flow: &FlowView, strokes: Strokes) -> Result<(), Stop> {
         let text = ladder::draw(flow, self.out, self.io.width, strokes);
-        self.write(&text)?;
-        if flow.hops.is_empty() { Ok(()) } else { self.table(&ladder::hops(flow)) }
+        self.write(&format!("\n{text}\n"))?;
+        self.table(&ladder::hops(flow))
     }
 
     /// Prints an outcome as JSON.
@@ -256,6 +256,11 @@ pub(super) fn span(milliseconds: u64) -> String {
         }
     }
     words.join(" ")
+}
+
+/// A time as measured: `12.3 ms`.
+pub(super) fn milliseconds(milliseconds: f64) -> String {
+    format!("{milliseconds:.1} ms")
 }
 
 /// A long identifier, as much of it as people compare: its first characters and `…`.

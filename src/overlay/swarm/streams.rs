@@ -161,8 +161,10 @@ impl Behaviour {
         }
     }
 
-    fn on_connected(&mut self, peer: Libp2pPeer, connection: ConnectionId) {
-        self.connected.entry(peer).or_default().push(connection);
+    fn on_connected(&mut self, peer: Libp2pPeer, connection: ConnectionId, relayed: bool) {
+        let connections = self.connected.entry(peer).or_default();
+        // The first one carries what is opened next: a circuit through a relay only if there is nothing better.
+        connections.insert(if relayed { connections.len() } else { 0 }, connection);
         let ready = self.dialling.iter().filter(|(_, dialling)| dialling.peer == peer).map(|(id, _)| *id);
         for id in ready.collect::<Vec<_>>() {
             let waiting = self.dialling.remove(&id).map(|dialling| dialling.waiting).unwrap_or_default();
@@ -253,8 +255,8 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
-                self.on_connected(peer_id, connection_id);
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
+                self.on_connected(peer_id, connection_id, endpoint.is_relayed());
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
                 self.on_closed(peer_id, connection_id);

@@ -143,7 +143,8 @@ impl Engine {
                 context.uris = vec![None];
                 let nowhere = Target { uri: None, place: Place::Uri("".into()) };
                 context.fork.begin(vec![vec![nowhere]], now);
-                while let Some(Action::Locate { branch, .. }) = context.fork.poll() {
+                // What follows from it is left for `follow`. A fork that was cancelled meanwhile begins nothing.
+                if let Some(Action::Locate { branch, .. }) = context.fork.poll() {
                     context.fork.located(branch, Err((status, reason)), now);
                 }
             }

@@ -3,16 +3,16 @@
 use std::{
     hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState},
     net::SocketAddr,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
 use bytes::Bytes;
 
-use super::{Engine, Located};
+use super::{Engine, Located, Open, Output, What};
 use crate::{
     proxy::{
-        fork::Place,
+        fork::{Place, Target},
         route::{MAX_FORWARDS, Next, Plan},
     },
     sip::{
@@ -40,21 +40,33 @@ impl Engine {
         self.layer.request(&own, message.method(), bytes, hop, now).ok()
     }
 
-    /// Passes the ACK of a 2xx on, without any state.
-    pub(super) fn pass_ack(&mut self, message: &Message, source: &Source, plan: &Plan, located: Located) {
+    /// Passes the ACK of a 2xx on, without any state. It goes to one place: the first, if there are several.
+    pub(super) fn pass_ack(
+        &mut self,
+        message: Message,
+        source: Source,
+        plan: Plan,
+        uri: Option<Arc<str>>,
+        located: Located,
+    ) {
         let (uri, hop) = match located {
-            Located::Hops(hops) => (None, hops.into_iter().next()),
-            Located::Groups(groups) => {
-                let first = groups.into_iter().flatten().find_map(|target| match target.place {
-                    Place::Hops(hops) => Some((target.uri, hops.into_iter().next()?)),
-                    Place::Uri(_) => None,
-                });
-                first.map_or((None, None), |(uri, hop)| (uri, Some(hop)))
-            }
+            Located::Hops(hops) => (uri, hops.into_iter().next()),
+            Located::Groups(groups) => match groups.into_iter().flatten().next() {
+                Some(Target { uri, place: Place::Hops(hops) }) => (uri, hops.into_iter().next()),
+                Some(Target { uri: contact, place: Place::Uri(uri) }) => {
+                    let what = What::Uri { uri, secure: plan.secure };
+                    match self.ask(Open::Ack { message, source, plan, uri: contact }) {
+                        Ok(question) => self.outputs.push_back(Output::Locate { question, what }),
+                        Err(_) => self.counts.overloaded += 1,
+                    }
+                    return;
+                }
+                None => (None, None),
+            },
             Located::Nowhere { .. } => (None, None),
         };
-        let own = self.layer.new_branch(Some(mark(message)));
-        let bytes = hop.as_ref().and_then(|hop| self.rewritten(message, source, plan, uri.as_deref(), 0, hop, &own));
+        let own = self.layer.new_branch(Some(mark(&message)));
+        let bytes = hop.as_ref().and_then(|hop| self.rewritten(&message, &source, &plan, uri.as_deref(), 0, hop, &own));
         match (hop, bytes) {
             (Some(hop), Some(bytes)) => {
                 self.counts.acks += 1;

@@ -29,6 +29,22 @@ pub struct Token(pub(super) Option<Id>);
 impl Token {
     /// Of a message that no transaction sends; its failure concerns nobody.
     pub const STATELESS: Self = Self(None);
+
+    /// The token as a number, for transports that know only numbers.
+    pub const fn number(self) -> u64 {
+        match self.0 {
+            Some(id) => (id.slot as u64) << 32 | id.generation as u64,
+            None => u64::MAX,
+        }
+    }
+
+    /// The token of a number that [`Token::number`] made.
+    pub const fn of_number(number: u64) -> Self {
+        match number {
+            u64::MAX => Self::STATELESS,
+            number => Self(Some(Id { slot: (number >> 32) as u32, generation: number as u32 })),
+        }
+    }
 }
 
 /// What the layer wants done.

@@ -241,6 +241,19 @@ impl Layer {
         }
     }
 
+    /// Whether a request belongs to a server transaction that is there: it is a copy of its request, its CANCEL or the
+    /// ACK of its failure.
+    pub fn knows(&mut self, message: &Message) -> bool {
+        let Ok(via) = message.top_via() else { return false };
+        let method = match message.method() {
+            Method::Ack | Method::Cancel => Method::Invite,
+            method => method,
+        };
+        let to_tag = if via.unique_branch().is_some() { None } else { message.to().ok().and_then(|to| to.tag()) };
+        let key = self.keys.server(message, &via, method, to_tag);
+        self.table.find(key).is_some()
+    }
+
     /// What was sent with this token could not be delivered.
     pub fn transport_failed(&mut self, token: Token, now: Instant) {
         if let Some((id, step)) = token.0.and_then(|id| Some((id, self.step(id, Input::TransportError)?))) {

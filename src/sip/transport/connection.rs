@@ -21,11 +21,14 @@ use super::{
     config::Limits,
     counters::{Counters, DropReason, count},
     driver::{Event, Token},
-    frames::{Frame, FrameError, Framer},
     overlay::BoxedStream,
     via::names_peer,
 };
-use crate::sip::{Message, Method, respond::respond};
+use crate::sip::{
+    Message, Method,
+    framing::{Frame, FrameError, Framer},
+    respond::respond,
+};
 
 /// What is read at once.
 const READ: usize = 8 * 1024;
@@ -359,5 +362,36 @@ impl Used {
 
     fn last(&self) -> Instant {
         self.since + Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: usize) -> Outgoing {
+        Outgoing { bytes: vec![b'x'; length].into(), token: 0, datagram: None }
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_bounded_in_octets_and_in_messages() {
+        let limits = Limits { queued_messages: 3, queued_octets: 100, ..Limits::default() };
+        // One message always has room, however long it is; a second one no more.
+        let (line, mut queue) = Line::new(&limits);
+        assert!(line.push(message(1000)).is_ok());
+        assert!(matches!(line.push(message(1)), Err(QueueError::Stalled)));
+        // What was written makes room again.
+        queue.take().await.unwrap();
+        assert_eq!((queue.octets().len(), queue.written()), (1000, 1));
+        for _ in 0..3 {
+            assert!(line.push(message(10)).is_ok());
+        }
+        assert!(matches!(line.push(message(10)), Err(QueueError::Stalled)));
+        queue.take().await.unwrap();
+        assert_eq!((queue.octets().len(), queue.written()), (30, 3));
+        assert!(line.push(message(100)).is_ok());
+        assert!(matches!(line.push(message(1)), Err(QueueError::Stalled)));
+        drop(line);
+        assert_eq!(queue.rest().await.len(), 1);
     }
 }

@@ -29,7 +29,6 @@ mod config;
 mod connection;
 mod counters;
 mod driver;
-mod frames;
 pub mod overlay;
 mod table;
 mod tls;

@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(chosen(&to("127.0.0.1:9")), Some(ports[0].local()));
         assert_eq!(chosen(&to("[::1]:9")), Some(ports[2].local()));
         let more = bind("127.0.0.1:0", 1).remove(0);
-        let all = [&ports[..], &[more.clone()]].concat();
+        let all = [&ports[..], std::slice::from_ref(&more)].concat();
         let asked = Hop { local: Some(more.local()), ..to("127.0.0.1:9") };
         assert_eq!(choose(&all, &asked).map(UdpPort::local), Some(more.local()));
         assert_eq!(choose(&ports[2..], &to("192.0.2.1:9")).map(UdpPort::local), None);

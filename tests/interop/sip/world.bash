@@ -8,7 +8,7 @@
 #   198.51.100.11        Kamailio, registrar and proxy of example.com
 #   198.51.100.21, .22   proxy peers
 #   192.0.2.11, .12      phones of example.com
-#   203.0.113.1 …        members of the overlay
+#   127.0.0.1            members of the overlay
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -28,7 +28,7 @@ mount -t tmpfs world "$work"
 chmod 755 "$work"
 
 ip link set lo up
-for address in 198.51.100.{11,12,21,22,53} 192.0.2.{11..15} 203.0.113.{1..9}; do
+for address in 198.51.100.{11,12,21,22,53} 192.0.2.{11..15}; do
     ip address add "$address/32" dev lo
 done
 printf 'nameserver 198.51.100.53\noptions timeout:1 attempts:2\n' >"$work/resolv.conf"
@@ -104,7 +104,7 @@ sipp_with() {
 # overlay: an enrolled overlay p2psip.org whose CA lies in $work/ca, with a first member.
 overlay() {
     expect 0 "$bin/p2p-enroll" init p2psip.org --home "$work/ca"
-    join first --listen /ip4/203.0.113.1/tcp/4001
+    join first --listen /ip4/127.0.0.1/tcp/4001
     entry=$(sed -n '/tcp\/4001/{p;q;}' "$work/first.out")
     [[ -n $entry ]] || fail "the first member does not say where it is"
 }
@@ -114,6 +114,7 @@ enrol() {
     local home=$work/$1 name
     shift
     for name in "$@"; do
+        rm -f "$work/request.csr" "$work/issued.pem"
         expect 0 "$bin/p2p-enroll" request "$name" --home "$home" --out "$work/request.csr"
         expect 0 "$bin/p2p-enroll" issue "$work/request.csr" --home "$work/ca" --out "$work/issued.pem"
         expect 0 "$bin/p2p-enroll" install "$work/issued.pem" "$work/ca/descriptor.toml" --home "$home"

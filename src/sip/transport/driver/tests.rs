@@ -2,15 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
-    pin::Pin,
-    task::{Context, Poll},
     time::Instant,
 };
 
 use async_trait::async_trait;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::UdpSocket,
 };
 
@@ -56,9 +54,12 @@ async fn within<F: Future>(future: F) -> F::Output {
 
 impl Bound {
     async fn message(&mut self) -> (Message, Source) {
-        match within(self.events.recv()).await {
-            Some(Event::Message { message, source }) => (message, source),
-            other => panic!("{other:?}"),
+        loop {
+            match within(self.events.recv()).await {
+                Some(Event::Message { message, source }) => return (message, source),
+                Some(Event::Closed { .. }) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -511,29 +512,6 @@ struct Pipes {
     to: Vec<(PeerId, mpsc::Sender<(PeerId, BoxedStream)>)>,
 }
 
-/// A pipe as a stream: named, so that it can be boxed.
-struct Pipe(DuplexStream);
-
-impl AsyncRead for Pipe {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
 #[async_trait]
 impl OverlayDialer for Pipes {
     async fn open(&self, peer: PeerId, _: &[String]) -> io::Result<BoxedStream> {
@@ -541,8 +519,8 @@ impl OverlayDialer for Pipes {
             return Err(io::Error::other("no such peer"));
         };
         let (near, far) = tokio::io::duplex(64 * 1024);
-        to.send((self.from, Box::new(Pipe(far)))).await.map_err(|_| io::Error::other("nobody accepts"))?;
-        Ok(Box::new(Pipe(near)))
+        to.send((self.from, Box::new(far))).await.map_err(|_| io::Error::other("nobody accepts"))?;
+        Ok(Box::new(near))
     }
 }
 
@@ -597,7 +575,7 @@ async fn a_peer_that_writes_anothers_name_into_its_via_is_cut_off() {
         [format!("OVERLAY {}", via_host(&peer(3))), "TCP 192.0.2.1".to_owned(), "OVERLAY a.invalid".to_owned()]
     {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
-        to_second.send((peer(1), Box::new(Pipe(far)))).await.unwrap();
+        to_second.send((peer(1), Box::new(far))).await.unwrap();
         near.write_all(&request(&format!("OVERLAY {}", via_host(&peer(1))), 0)).await.unwrap();
         assert!(second.message().await.0.is_request());
         near.write_all(&request(&foreign, 0)).await.unwrap();

@@ -1,0 +1,254 @@
+//! Where users of the overlay are: what lookups have found, for a few seconds, and who waits for one. Pure.
+//!
+//! A call needs several messages within a second, so looking a user up for each would ask the overlay the same thing
+//! again and again. What is remembered here has been verified, and is forgotten as soon as a hop to it fails.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    client::Verdict,
+    name::{Aor, InstanceId, PeerId},
+    overlay::lookup::LookupOutcome,
+    proxy::{
+        engine::{Located, Question},
+        fork::{Place, Target},
+        route::Instance,
+    },
+    record::{Body, Contact},
+    sip::transport::Hop,
+};
+
+/// How long a user's contacts are believed without asking again.
+const FRESH: Duration = Duration::from_secs(5);
+/// How long it is believed that a user is not there: somebody who has just registered is to be reached.
+const ABSENT: Duration = Duration::from_secs(1);
+/// Users that are remembered.
+const MAX_USERS: usize = 10_000;
+/// Lookups at a time.
+const MAX_LOOKUPS: usize = 1_024;
+/// Questions that may wait for one lookup.
+const MAX_WAITING: usize = 4_096;
+/// Peers of which it is remembered whose they were.
+const MAX_PEERS: usize = 10_000;
+/// Users of one peer that are remembered.
+const USERS_OF_PEER: usize = 8;
+/// Contacts of one user that are tried.
+const MAX_TARGETS: usize = 32;
+
+/// What a lookup came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The contacts, with the instance that each is of.
+    Contacts(Vec<(InstanceId, Contact)>),
+    /// Nobody is registered, and enough storers say so.
+    Absent,
+    /// There are records, and none can be believed, or too many can.
+    Doubtful,
+    /// Too few storers answered.
+    NobodyToAsk,
+}
+
+impl From<LookupOutcome> for Found {
+    fn from(outcome: LookupOutcome) -> Self {
+        if outcome.contested {
+            return Self::Doubtful;
+        }
+        match outcome.reply.verdict {
+            Verdict::NotFound => Self::Absent,
+            Verdict::Untrusted => Self::Doubtful,
+            Verdict::NobodyToAsk => Self::NobodyToAsk,
+            Verdict::Found => Self::Contacts(
+                outcome
+                    .records
+                    .iter()
+                    .flat_map(|record| match record.body() {
+                        Body::User { contacts } => {
+                            contacts.iter().map(|contact| (*record.instance(), contact.clone())).collect()
+                        }
+                        Body::Service(_) | Body::Removed => Vec::new(),
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
+
+impl Found {
+    /// Whether the peer is a contact.
+    fn has(&self, wanted: &PeerId) -> bool {
+        let Self::Contacts(contacts) = self else { return false };
+        contacts.iter().any(|(_, contact)| matches!(contact, Contact::Overlay { peer, .. } if peer == wanted))
+    }
+
+    /// The contacts as targets, in groups of the same preference, the most preferred first (RFC 3261 §16.6).
+    fn targets(&self, instance: Option<Instance>) -> Located {
+        let nowhere = |status, reason| Located::Nowhere { status, reason };
+        let contacts = match self {
+            Self::Contacts(contacts) => contacts,
+            // RFC 5627 §5.3: a device that is gone may come back.
+            Self::Absent if instance.is_some() => return nowhere(480, "Device Gone"),
+            Self::Absent => return nowhere(404, "Not Found"),
+            Self::Doubtful => return nowhere(480, "No Trustworthy Registration"),
+            Self::NobodyToAsk => return nowhere(503, "Overlay Unreachable"),
+        };
+        let wanted = |id: &InstanceId| match instance {
+            None => true,
+            Some(Instance::Id(wanted)) => *id == wanted,
+            Some(Instance::Unknown) => false,
+        };
+        let mut contacts: Vec<&Contact> =
+            contacts.iter().filter(|(id, _)| wanted(id)).map(|(_, contact)| contact).collect();
+        contacts.sort_by_key(|contact| std::cmp::Reverse(contact.q()));
+        contacts.truncate(MAX_TARGETS);
+        if contacts.is_empty() {
+            return nowhere(480, if instance.is_some() { "Device Gone" } else { "Temporarily Unavailable" });
+        }
+        let groups = contacts.chunk_by(|one, other| one.q() == other.q());
+        Located::Groups(groups.map(|group| group.iter().map(|contact| target(contact)).collect()).collect())
+    }
+}
+
+fn target(contact: &Contact) -> Target {
+    match contact {
+        Contact::Overlay { peer, addresses, .. } => {
+            Target { uri: None, place: Place::Hops(vec![Hop::peer(*peer, addresses.clone())]) }
+        }
+        Contact::Sip { uri, .. } => {
+            let uri: Arc<str> = uri.as_str().into();
+            Target { uri: Some(uri.clone()), place: Place::Uri(uri) }
+        }
+    }
+}
+
+/// Somebody who waits for a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// Where do requests for the user go?
+    Contacts(Question, Option<Instance>),
+    /// Is this peer the user's?
+    Membership(Question, PeerId),
+}
+
+/// What a question got.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    Located(Question, Located),
+    Identified(Question, Vec<Aor>),
+}
+
+#[derive(Debug)]
+enum Entry {
+    Known(Found, Instant),
+    LookedUp(Vec<Waiting>),
+}
+
+/// What is to be done about a question.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It is answered.
+    Answer(Reply),
+    /// The user is to be looked up, and [`Directory::found`] to be told.
+    LookUp,
+    /// A lookup that is under way will answer it.
+    Wait,
+}
+
+/// What is known of users.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    users: HashMap<Aor, Entry>,
+    lookups: usize,
+    /// Whose a peer was when somebody last asked: where to look, never what to believe.
+    peers: HashMap<PeerId, Vec<Aor>>,
+    /// Questions that were answered from memory.
+    pub(super) spared: u64,
+}
+
+impl Directory {
+    /// Answers a question about a user, or says what has to happen first.
+    pub(super) fn ask(&mut self, aor: &Aor, who: Waiting, now: Instant) -> Next {
+        match self.users.get_mut(aor) {
+            Some(Entry::Known(found, until)) if *until > now => {
+                let found = found.clone();
+                self.spared += 1;
+                return Next::Answer(self.reply(aor, who, &found));
+            }
+            Some(Entry::LookedUp(waiting)) if waiting.len() < MAX_WAITING => {
+                waiting.push(who);
+                return Next::Wait;
+            }
+            Some(Entry::LookedUp(_)) => return Next::Answer(self.reply(aor, who, &Found::NobodyToAsk)),
+            Some(Entry::Known(..)) | None => {}
+        }
+        if self.lookups >= MAX_LOOKUPS || !self.has_room(aor, now) {
+            return Next::Answer(self.reply(aor, who, &Found::NobodyToAsk));
+        }
+        self.lookups += 1;
+        self.users.insert(aor.clone(), Entry::LookedUp(vec![who]));
+        Next::LookUp
+    }
+
+    /// What a lookup came to; answers everybody who has waited for it.
+    pub(super) fn found(&mut self, aor: &Aor, found: &Found, now: Instant) -> Vec<Reply> {
+        let Some(Entry::LookedUp(waiting)) = self.users.remove(aor) else { return Vec::new() };
+        self.lookups = self.lookups.saturating_sub(1);
+        let fresh = match found {
+            Found::Contacts(_) => FRESH,
+            Found::Absent | Found::Doubtful => ABSENT,
+            Found::NobodyToAsk => Duration::ZERO,
+        };
+        if !fresh.is_zero() {
+            self.users.insert(aor.clone(), Entry::Known(found.clone(), now + fresh));
+        }
+        waiting.into_iter().map(|who| self.reply(aor, who, found)).collect()
+    }
+
+    /// Forgets what led to a peer that could not be reached: it may have moved.
+    pub(super) fn failed(&mut self, peer: &PeerId) {
+        self.users.retain(|_, entry| !matches!(entry, Entry::Known(found, _) if found.has(peer)));
+    }
+
+    /// The users whose a peer was when it last was anybody's.
+    pub(super) fn users_of(&self, peer: &PeerId) -> &[Aor] {
+        self.peers.get(peer).map_or(&[], Vec::as_slice)
+    }
+
+    fn reply(&mut self, aor: &Aor, who: Waiting, found: &Found) -> Reply {
+        match who {
+            Waiting::Contacts(question, instance) => Reply::Located(question, found.targets(instance)),
+            Waiting::Membership(question, peer) => {
+                let member = found.has(&peer);
+                if member {
+                    self.remember(peer, aor);
+                }
+                Reply::Identified(question, if member { vec![aor.clone()] } else { Vec::new() })
+            }
+        }
+    }
+
+    fn remember(&mut self, peer: PeerId, aor: &Aor) {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
+            self.peers.clear();
+        }
+        let users = self.peers.entry(peer).or_default();
+        users.retain(|user| user != aor);
+        users.insert(0, aor.clone());
+        users.truncate(USERS_OF_PEER);
+    }
+
+    /// Makes room for one more user, if there is none, by forgetting what is stale.
+    fn has_room(&mut self, aor: &Aor, now: Instant) -> bool {
+        if self.users.len() < MAX_USERS || self.users.contains_key(aor) {
+            return true;
+        }
+        self.users.retain(|_, entry| !matches!(entry, Entry::Known(_, until) if *until <= now));
+        if self.users.len() >= MAX_USERS {
+            self.users.retain(|_, entry| matches!(entry, Entry::LookedUp(_)));
+        }
+        self.users.len() < MAX_USERS
+    }
+}

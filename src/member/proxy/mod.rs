@@ -1,0 +1,381 @@
+//! A member as a proxy peer (draft §3.1): sockets and overlay streams, users' contacts, servers of the public network,
+//! and the service record, around the proxy [`Engine`](crate::proxy::engine::Engine).
+//!
+//! One task owns the engine and does nothing that waits. What takes long, lookups and questions to the DNS, runs in
+//! tasks of its own and comes back as an answer; what was looked up lately needs none.
+
+mod directory;
+mod drive;
+mod servers;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use super::{
+    Member, Offer, OfferError,
+    metrics::{Collector, DescriptorEncoder, counter, gauge},
+};
+use crate::{
+    client::{PeerInfo, ProxyStatus},
+    dns::locate::Locator,
+    identity::Certificate,
+    kind::Kind,
+    name::{OverlayId, PeerId, Service},
+    overlay::swarm::{AskError, Network},
+    proxy::{
+        engine::{self, Engine},
+        fork::Patience,
+        route::Realm,
+        throttle::Rate,
+    },
+    record::{Endpoint, MAX_ENDPOINTS},
+    sip::{
+        transaction,
+        transport::{self, BoxedStream, OverlayDialer, OverlayPort, Protocol, TlsFiles, TransportError, Transports},
+    },
+};
+
+/// Streams accepted that wait for the transports.
+const STREAM_QUEUE: usize = 64;
+/// How long opening a stream to a peer may take.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where packets to the public network would go, to learn which of our addresses they would leave from (RFC 5737,
+/// RFC 3849). Nothing is sent.
+const PUBLIC: [&str; 2] = ["192.0.2.1:5060", "[2001:db8::1]:5060"];
+
+/// What a proxy peer is made of.
+pub struct ProxyConfig {
+    /// Where to serve UDP and TCP.
+    pub address: SocketAddr,
+    /// Where to serve TLS, and with which certificate.
+    pub tls: Option<ProxyTls>,
+    /// What finds servers of other domains.
+    pub locator: Locator,
+    /// What permits the member's key to offer the service. `None`: the one in the member's home; an open overlay needs none.
+    pub certificate: Option<Certificate>,
+    /// How long to wait for what.
+    pub patience: Patience,
+    /// How much one source may send.
+    pub rate: Rate,
+    /// How long a stopping proxy peer waits for what has begun.
+    pub drain: Duration,
+}
+
+/// SIP over TLS.
+#[derive(Debug, Clone)]
+pub struct ProxyTls {
+    /// Where to serve it.
+    pub address: SocketAddr,
+    /// The certificate, its intermediates behind it, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+}
+
+impl ProxyConfig {
+    /// A proxy peer without TLS and with the usual durations.
+    pub fn new(address: SocketAddr, locator: Locator) -> Self {
+        Self {
+            address,
+            tls: None,
+            locator,
+            certificate: None,
+            patience: Patience::default(),
+            rate: Rate::default(),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a proxy peer did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// R2: nobody outside could find it.
+    #[error("{overlay} is a purely local overlay and has no proxy peers; leave --proxy out")]
+    Local {
+        /// The overlay.
+        overlay: OverlayId,
+    },
+    /// The sockets.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The operating system lets nothing be read.
+    #[error("cannot read SIP from {address}: {why}")]
+    Socket {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        why: io::Error,
+    },
+    /// The swarm.
+    #[error("cannot take SIP from the overlay: {0}")]
+    Overlay(AskError),
+    /// The service cannot be offered.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+}
+
+impl ProxyError {
+    /// What sort of failure this is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Local { .. } => Kind::Usage,
+            Self::Transport(error) => error.kind(),
+            Self::Offer(error) => error.kind(),
+            Self::Socket { .. } | Self::Overlay(_) => Kind::Local,
+        }
+    }
+}
+
+/// What a running proxy peer tells of itself, shared with the member's status and metrics.
+#[derive(Debug, Default)]
+pub(super) struct Shared(Mutex<ProxyStatus>);
+
+impl Shared {
+    /// How it is.
+    pub(super) fn status(&self) -> ProxyStatus {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// What is asked of the task that owns the engine.
+enum Command {
+    /// Withdraw the offer, begin nothing new, and say when what has begun is over.
+    Drain(oneshot::Sender<()>),
+}
+
+/// A running proxy peer. Dropping it ends it at once; [`Proxy::stop`] ends it in good order.
+pub struct Proxy {
+    listening: Vec<(Protocol, SocketAddr)>,
+    commands: mpsc::Sender<Command>,
+    drain: Duration,
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Binds the sockets, takes SIP streams of the overlay, and offers the service there.
+    ///
+    /// # Errors
+    /// [`ProxyError`]: a local overlay, an address in use, a certificate that cannot be read.
+    pub async fn start(member: &Member, config: ProxyConfig) -> Result<Self, ProxyError> {
+        let overlay = member.core.descriptor().overlay().clone();
+        if member.core.descriptor().is_local() {
+            return Err(ProxyError::Local { overlay });
+        }
+        let network = member.network().clone();
+        let (incoming, streams) = accept_streams(&network).await?;
+        let bound = Transports::bind(transport::Config {
+            listen: listen(&config),
+            tls: TlsFiles {
+                certificate: config.tls.as_ref().map(|tls| (tls.certificate.clone(), tls.key.clone())),
+                roots: None,
+            },
+            overlay: Some(OverlayPort { dialer: Box::new(Dialer(network)), incoming }),
+            ..transport::Config::default()
+        })?;
+        let listening = bound.transports.listening().to_vec();
+        let udp = bound.transports.serve_udp(&bound.udp);
+        udp.map_err(|why| ProxyError::Socket { address: config.address, why })?;
+
+        let reachable = reachable(&listening);
+        let own = reachable.iter().map(|(_, address)| *address).collect();
+        let now = Instant::now();
+        let engine = Engine::new(
+            engine::Config {
+                realm: Realm { overlay, own },
+                peer: member.peer(),
+                transactions: transaction::Config::default(),
+                patience: config.patience,
+                rate: config.rate,
+            },
+            now,
+        );
+        let (commands, receiver) = mpsc::channel(1);
+        let shared = Arc::new(Shared::default());
+        let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
+        let driver = drive::Driver::new(engine, bound, &member.core, config.locator, shared.clone(), &endpoints);
+        let (offered, offer) = oneshot::channel();
+        let tasks = vec![tokio::spawn(driver.run(receiver, offer)), streams];
+        let proxy = Self { listening, commands, drain: config.drain, shared: shared.clone(), tasks };
+        // Only what works already is offered; if it cannot be, the drop of `proxy` ends it.
+        endpoints.truncate(MAX_ENDPOINTS);
+        let certificate = config.certificate;
+        let offer = Offer { service: Service::Proxy, endpoints, certificate, serving: true, load: 0 };
+        let handle = member.offer(offer).await?;
+        // The driver is gone only if it has panicked.
+        let _ = offered.send(handle);
+        member.core.set_proxy(&shared);
+        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&shared))));
+        Ok(proxy)
+    }
+
+    /// The bound addresses.
+    pub fn listening(&self) -> &[(Protocol, SocketAddr)] {
+        &self.listening
+    }
+
+    /// What it has done so far.
+    pub fn status(&self) -> ProxyStatus {
+        self.shared.status()
+    }
+
+    /// Takes the service record out, takes no more calls, and ends when what has begun is over or the time is up.
+    pub async fn stop(self) {
+        let (drained, over) = oneshot::channel();
+        // It is gone only if it has panicked.
+        let _ = self.commands.send(Command::Drain(drained)).await;
+        if tokio::time::timeout(self.drain, over).await.is_err() {
+            tracing::warn!("the proxy peer leaves while requests are still being worked on");
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+fn listen(config: &ProxyConfig) -> Vec<(Protocol, SocketAddr)> {
+    let mut listen = vec![(Protocol::Udp, config.address), (Protocol::Tcp, config.address)];
+    listen.extend(config.tls.as_ref().map(|tls| (Protocol::Tls, tls.address)));
+    listen
+}
+
+/// The addresses under which others reach us: where a wildcard was bound, the one that packets to the public network
+/// leave from, and loopback.
+fn reachable(listening: &[(Protocol, SocketAddr)]) -> Vec<(Protocol, SocketAddr)> {
+    let mut reachable = Vec::new();
+    for &(protocol, address) in listening {
+        if !address.ip().is_unspecified() {
+            reachable.push((protocol, address));
+            continue;
+        }
+        let outward = PUBLIC.iter().filter_map(|public| leaves_from(address.ip(), public));
+        let loopback = match address.ip() {
+            IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(_) => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
+        };
+        for ip in outward.chain([loopback]) {
+            let found = (protocol, SocketAddr::new(ip, address.port()));
+            if !reachable.contains(&found) {
+                reachable.push(found);
+            }
+        }
+    }
+    reachable
+}
+
+/// The address that packets to `remote` leave from.
+fn leaves_from(bind: IpAddr, remote: &str) -> Option<IpAddr> {
+    let remote: SocketAddr = remote.parse().ok()?;
+    if remote.is_ipv4() != bind.is_ipv4() {
+        return None;
+    }
+    let socket = UdpSocket::bind((bind, 0)).ok()?;
+    socket.connect(remote).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+fn endpoint(protocol: Protocol, address: SocketAddr) -> Endpoint {
+    Endpoint { transport: protocol.token().to_ascii_lowercase(), host: address.ip().to_string(), port: address.port() }
+}
+
+/// Hands the streams that peers open to the transports.
+async fn accept_streams(
+    network: &Network,
+) -> Result<(mpsc::Receiver<(PeerId, BoxedStream)>, JoinHandle<()>), ProxyError> {
+    let mut incoming = network.incoming_sip().await.map_err(ProxyError::Overlay)?;
+    let (sender, receiver) = mpsc::channel::<(PeerId, BoxedStream)>(STREAM_QUEUE);
+    let task = tokio::spawn(async move {
+        while let Some((peer, stream)) = incoming.recv().await {
+            if sender.send((peer, Box::new(stream))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok((receiver, task))
+}
+
+/// Opens streams to peers of the overlay.
+struct Dialer(Network);
+
+#[async_trait]
+impl OverlayDialer for Dialer {
+    async fn open(&self, peer: PeerId, addresses: &[String]) -> io::Result<BoxedStream> {
+        let to = PeerInfo { peer, addresses: addresses.to_vec() };
+        let stream = self.0.open_sip(&to, OPEN_TIMEOUT).await.map_err(io::Error::other)?;
+        Ok(Box::new(stream))
+    }
+}
+
+/// What a proxy peer counts, for Prometheus.
+struct ProxyMetrics(Weak<Shared>);
+
+impl fmt::Debug for ProxyMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProxyMetrics")
+    }
+}
+
+impl Collector for ProxyMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        // A proxy peer that has ended has nothing to tell.
+        let Some(shared) = self.0.upgrade() else { return Ok(()) };
+        let status = shared.status();
+        let e = &mut encoder;
+        gauge(e, "proxy_transactions", "Transactions that are open", status.transactions.into())?;
+        gauge(e, "proxy_load", "How busy the proxy peer is, 0 to 1", f64::from(status.load) / 1000.0)?;
+        counter(e, "proxy_requests_forwarded", "Requests passed on", status.forwarded)?;
+        counter(e, "proxy_requests_answered", "Requests answered here with a final response", status.answered)?;
+        counter(e, "proxy_acks_forwarded", "ACKs passed on without state", status.acks)?;
+        counter(
+            e,
+            "proxy_requests_throttled",
+            "Requests refused because their source sends too many",
+            status.throttled,
+        )?;
+        counter(
+            e,
+            "proxy_requests_overloaded",
+            "Requests refused for want of room or because of leaving",
+            status.overloaded,
+        )?;
+        counter(e, "proxy_loops", "Requests that came by a second time unchanged", status.loops)?;
+        counter(e, "proxy_messages_dropped", "Messages that could not be passed on or answered", status.dropped)?;
+        counter(e, "proxy_lookups", "Lookups of users in the overlay", status.lookups)?;
+        counter(e, "proxy_lookups_spared", "Users found among those looked up lately", status.spared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_known_by_addresses_that_others_can_reach() {
+        let udp = |address: &str| (Protocol::Udp, address.parse().unwrap());
+        assert_eq!(reachable(&[udp("127.0.0.1:5070")]), [udp("127.0.0.1:5070")]);
+        let wild = reachable(&[udp("0.0.0.0:5070")]);
+        assert!(wild.contains(&udp("127.0.0.1:5070")), "{wild:?}");
+        assert!(wild.iter().all(|(_, address)| !address.ip().is_unspecified() && address.is_ipv4()), "{wild:?}");
+    }
+}

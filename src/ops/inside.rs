@@ -1,0 +1,52 @@
+//! Being a user agent of the overlay for a while: a swarm that SIP streams go over, and a routing record that names it.
+
+use tokio::sync::Mutex;
+
+use super::{
+    Access, OpsError, ViaChoice,
+    finder::Inside,
+    join::{JoinRequest, listen_addresses},
+    lookup::Lookups,
+    phone::overlay_port,
+    presence::Presence,
+};
+use crate::{
+    identity::SecretKey,
+    name::{Aor, PeerId, ResourceName},
+    overlay::swarm::Network,
+    record::{Contact, MAX_ADDRESSES, MAX_Q},
+    sip::transport::OverlayPort,
+};
+
+/// A process that is in the overlay as a user agent.
+pub(super) struct Stay {
+    /// The swarm ends with it.
+    pub(super) network: Network,
+    pub(super) presence: Presence,
+}
+
+/// Enters the overlay. The peer id is a new one: nobody else has it, whatever runs on this machine with the same home.
+///
+/// A caller registers beside what the device has registered, last in line: it does not want calls. A callee registers
+/// instead of that.
+pub(super) async fn enter(
+    access: &Access,
+    aor: &Aor,
+    callee: bool,
+) -> Result<(Stay, Inside, (PeerId, OverlayPort)), OpsError> {
+    let mut access = access.clone();
+    access.overlay.get_or_insert_with(|| aor.host().clone());
+    let mut lookups = Lookups::attach(&access, ViaChoice::Auto, &ResourceName::User(aor.clone())).await?;
+    let descriptor = lookups.descriptor().clone();
+    let key = SecretKey::generate()?;
+    let listen = listen_addresses(&access, &JoinRequest::default());
+    let network = access.listener(&descriptor, listen, &key).await?;
+    let port = overlay_port(&network, access.timeout).await?;
+    let info = network.myself();
+    let q = if callee { MAX_Q } else { 0 };
+    let addresses = info.addresses.into_iter().take(MAX_ADDRESSES).collect();
+    let contact = Contact::Overlay { peer: info.peer, addresses, q };
+    let presence = Presence::begin(&access, &mut lookups, aor, contact, !callee).await?;
+    let inside = Inside { overlay: descriptor.overlay().clone(), lookups: Mutex::new(lookups), own: info.peer };
+    Ok((Stay { network, presence }, inside, (info.peer, port)))
+}
