@@ -23,7 +23,7 @@ _p2p__lookup() {
 
     case "${cmd}" in
         p2p__lookup)
-            opts="-4 -6 -q -v -h -V --via --trace --pin --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help --version"
+            opts="-4 -6 -q -v -h -V --via --as --trace --pin --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -31,6 +31,10 @@ _p2p__lookup() {
             case "${prev}" in
                 --via)
                     COMPREPLY=($(compgen -W "auto socket peer walk" -- "${cur}"))
+                    return 0
+                    ;;
+                --as)
+                    COMPREPLY=($(compgen -W "auto overlay public" -- "${cur}"))
                     return 0
                     ;;
                 --pin)

@@ -2,6 +2,9 @@ complete -c p2p-lookup -l via -d 'Whom to ask: the member on this machine (socke
 socket\t'Only the member on this machine'
 peer\t'Only a remote member'
 walk\t'Only a walk of its own'"
+complete -c p2p-lookup -l as -d 'Take the URI for an overlay\'s name (overlay) or for another domain\'s (public), or find out (auto)' -r -f -a "auto\t'Whatever it is'
+overlay\t'A name in an overlay'
+public\t'A SIP URI of another domain'"
 complete -c p2p-lookup -l pin -d 'Believe only this device\'s key for the URI from now on, and other pinned ones (for overlays of policy open)' -r
 complete -c p2p-lookup -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-lookup -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F

@@ -103,7 +103,7 @@ fn a_descriptor_that_nobody_vouches_for_is_not_believed() {
     lookup(&format!("{} --dns {} {}", user.home_option(), wrong.address(), user.aor)).exits(4).says("has changed");
     // No peers at all, and no name server at all.
     let empty = name_server(world, &[], None);
-    lookup(&format!("{home} --dns {} {}", empty.address(), user.aor)).exits(3).says("_dnsaddr.p2psip.org");
+    lookup(&format!("{home} --dns {} --as overlay {}", empty.address(), user.aor)).exits(3).says("_dnsaddr.p2psip.org");
     let dead = format!("{home} --dns 127.0.0.1:{} --timeout 1", free_port());
     let (ran, took) = timed(cli::lookup::run, &format!("{dead} {}", user.aor));
     assert_eq!(ran.code, 3, "{ran:?}");

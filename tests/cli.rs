@@ -181,7 +181,10 @@ fn what_excludes_each_other_is_said() {
 #[test]
 fn wrong_names_are_refused_before_anybody_is_asked() {
     assert_usage(lookup("alice@p2psip.org"), "names nothing in an overlay");
-    assert_usage(lookup("sip:p2psip.org:5060"), "it has a port");
+    assert_usage(lookup("--as overlay sip:p2psip.org:5060"), "it has a port");
+    assert_usage(lookup("--as public turn:p2psip.org"), "'turn:p2psip.org' cannot be located");
+    assert_usage(lookup("--as public --via walk sip:a@b.org"), "only go with names of an overlay");
+    assert_usage(lookup("sips:a@b.org:5061;transport=udp"), "sips: needs TLS");
     assert_usage(lookup("sip:a@b.org sip:@b.org"), "its user part is empty");
     assert_usage(command(cli::join::run, "192.0.2.1"), "OVERLAY: '192.0.2.1' is not an overlay identifier");
     assert_usage(command(cli::join::run, "a.org --listen 4001"), "--listen: '4001' is not a multiaddr");
@@ -274,7 +277,7 @@ fn wrong_usage_prints_no_json_and_other_failures_do() {
 fn uris_on_standard_input_are_checked_line_by_line() {
     let ran = lookup("-").stdin("# only a comment\n\n").run();
     assert_eq!(ran, Ran { code: 0, out: String::new(), err: String::new() });
-    let ran = lookup("-").stdin("nonsense\nsip:p2psip.org:1\n").run();
+    let ran = lookup("-").stdin("nonsense\nturn:p2psip.org:1\n").run();
     assert_eq!((ran.code, ran.err.lines().count()), (2, 2), "{}", ran.err);
     let endless = "x".repeat(5000).leak();
     assert_usage(lookup("-").stdin(endless), "a line longer than");

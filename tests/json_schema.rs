@@ -7,10 +7,11 @@ use p2psip::{
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, ResourceName, Service},
     ops::outcome::{
-        BucketView, ContactView, DifferenceStatus, DifferenceView, DiscoverOutcome, DiscoverStatus, EventOutcome,
-        HeldOutcome, HeldRecordView, HeldView, JoinOutcome, LookupOutcome, LookupStatus, OfferView, PeerView,
-        PeersOutcome, PingOutcome, ProviderView, RecordView, RegisterOutcome, RegisterStatus, RejectedView,
-        RequestStatus, ServiceView, StatusOutcome, TableOutcome, TraceView, Via,
+        AnswerStatus, BucketView, ContactView, DifferenceStatus, DifferenceView, DiscoverOutcome, DiscoverStatus,
+        EventOutcome, HeldOutcome, HeldRecordView, HeldView, JoinOutcome, LocateOutcome, LocateStatus, LookupOutcome,
+        LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, ProviderView, PublicView, RecordView,
+        RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, ServiceView, StatusOutcome, StepKind, StepView,
+        TableOutcome, TargetView, TraceView, Via,
     },
     ops::publish::{
         ActionView, ChangeOutcome, ListOutcome, SyncOutcome,
@@ -171,6 +172,7 @@ fn lookup() {
         hops: 2,
         elapsed_ms: 41.5,
         trace: None,
+        public: None,
     };
     let instance = InstanceId::of_key(&[1; 32]);
     let request = |told_by, took_ms| TraceView {
@@ -191,7 +193,51 @@ fn lookup() {
     };
     let trace = Some(vec![request(Some(peer(2)), Some(1.5)), request(None, None)]);
     assert_shape("lookup-trace", &[LookupOutcome { trace, ..plain.clone() }]);
+    let public = PublicView {
+        status: LocateStatus::Found,
+        endpoints: vec!["udp:192.0.2.8:5060".to_owned()],
+        only_in_overlay: vec!["udp:192.0.2.9:5060".to_owned()],
+        only_in_dns: vec!["tcp:192.0.2.8:5060".to_owned()],
+    };
+    assert_shape("lookup-proxies", &[LookupOutcome { public: Some(public), ..plain.clone() }]);
     assert_shape("lookup", &[plain]);
+}
+
+#[test]
+fn lookup_of_a_public_uri() {
+    let target = |tls_name: Option<&str>| TargetView {
+        transport: "tls".to_owned(),
+        address: "192.0.2.1".to_owned(),
+        port: 5061,
+        endpoint: "tls:192.0.2.1:5061".to_owned(),
+        tls_name: tls_name.map(str::to_owned),
+        because: "address of example.com".to_owned(),
+    };
+    let question = StepView {
+        step: StepKind::Question,
+        text: "A example.com".to_owned(),
+        source: Some("192.0.2.53:53".to_owned()),
+        outcome: Some(AnswerStatus::Records),
+        answer: vec!["192.0.2.1".to_owned()],
+        took_ms: Some(0.5),
+    };
+    let rule = StepView {
+        step: StepKind::Rule,
+        text: "there is no NAPTR".to_owned(),
+        source: None,
+        outcome: None,
+        answer: Vec::new(),
+        took_ms: None,
+    };
+    let sample = LocateOutcome {
+        status: LocateStatus::Found,
+        uri: "sip:bob@example.com".to_owned(),
+        domain: "example.com".to_owned(),
+        targets: vec![target(None), target(Some("example.com"))],
+        path: vec![rule, question],
+        elapsed_ms: 3.5,
+    };
+    assert_shape("lookup-public", &[sample]);
 }
 
 #[test]
@@ -442,6 +488,21 @@ fn words_of_a_status_are_part_of_the_schema() {
         [Found, Contested, NotFound, Untrusted, NobodyToAsk].map(|status| serde_json::to_value(status).unwrap()).into()
     };
     assert_eq!(words(&lookup), r#""found" "contested" "not-found" "untrusted" "nobody-to-ask""#);
+    let locate = || {
+        use LocateStatus::{Found, NoDomain, NoServer, NobodyToAsk};
+        [Found, NoDomain, NoServer, NobodyToAsk].map(|status| serde_json::to_value(status).unwrap()).into()
+    };
+    assert_eq!(words(&locate), r#""found" "no-domain" "no-server" "nobody-to-ask""#);
+    let step = || {
+        use StepKind::{Ignored, Question, Rule};
+        [Rule, Question, Ignored].map(|step| serde_json::to_value(step).unwrap()).into()
+    };
+    assert_eq!(words(&step), r#""rule" "question" "ignored""#);
+    let answer = || {
+        use AnswerStatus::{NoName, NoRecords, Records, Unanswered};
+        [Records, NoRecords, NoName, Unanswered].map(|status| serde_json::to_value(status).unwrap()).into()
+    };
+    assert_eq!(words(&answer), r#""records" "no-records" "no-name" "unanswered""#);
     let request = || {
         use RequestStatus::{Answered, Malformed, Refused, Silent, Unreachable, Waiting};
         let all = [Answered, Unreachable, Silent, Refused, Malformed, Waiting];

@@ -13,6 +13,7 @@ mod forged;
 mod json_schema;
 mod layers;
 mod liars;
+mod locate;
 mod overlay;
 mod process;
 mod protocol;

@@ -321,7 +321,7 @@ fn a_lookup_makes_no_home_and_a_registration_needs_a_certificate_in_its_own() {
     let descriptor = folder.path().join("descriptor.toml");
     world.world.descriptor().save(&descriptor).unwrap();
     let line = format!("--home {} --descriptor {} {}", home.display(), descriptor.display(), world.peers());
-    assert_eq!(run(cli::lookup::run, &format!("{line} sip:p2psip.org")).exits(0).err.lines().count(), 1);
+    assert_eq!(run(cli::lookup::run, &format!("{line} --short sip:p2psip.org")).exits(0).err.lines().count(), 1);
     assert!(!home.exists(), "a lookup leaves nothing behind");
     register(&format!("{line} sip:carol@p2psip.org --contact sip:a@192.0.2.1")).exits(2).says("no valid certificate");
 }

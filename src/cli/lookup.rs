@@ -1,4 +1,4 @@
-//! `p2p-lookup`: where users and services of an overlay are.
+//! `p2p-lookup`: where users and services of an overlay are, and where the servers of other SIP domains are.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
     io::{Env, Io},
-    lines,
+    lines, locate,
     output::{
         Format, Output, count,
         error::{Failure, Stop},
@@ -22,11 +22,12 @@ use super::{
 };
 use crate::{
     kind::Kind,
-    name::{InstanceId, PeerId, ResourceName},
+    name::{InstanceId, PeerId, ResourceName, Service},
     ops::{
-        Access, ViaChoice,
+        Access, OpsError, ViaChoice,
+        locate::{Locations, Scope, Subject},
         lookup::Lookups,
-        outcome::{ContactView, LookupOutcome, LookupStatus, RecordView, Via},
+        outcome::{ContactView, LocateOutcome, LocateStatus, LookupOutcome, LookupStatus, RecordView, Via},
         pin,
     },
 };
@@ -38,6 +39,8 @@ pub const TOOL: Tool = Tool {
         "Asks the overlay for the records of each URI and prints those that are verified: a user's instances with their contacts, or the peers that offer a service with their endpoints.",
         "It asks the member that runs on this machine, else a remote member, else the storers themselves; --via chooses. \"Not found\" is only said when most of the storers that would have it say so; fewer is \"nobody to ask\".",
         "A URI whose records are forged, expired or revoked is \"found but not to be trusted\": --short then prints nothing, so that a script cannot act on it.",
+        "A URI of another domain is located as RFC 3263 says: by NAPTR, SRV and addresses. What was asked, who answered what, each rule that was applied and each record that was passed over are shown, and then the targets in the order in which a request tries them. A name is an overlay's if that is configured or is the one of the member on this machine, or if the domain publishes _p2psip or _dnsaddr records; --as decides it by hand.",
+        "The proxy peers (sip:OVERLAY) are looked up in the DNS as well, where others find them, and the two lists are compared.",
         "--trace shows a walk as a tree: each peer asked stands under the one that told of it, with the path and the hop, the bits that its position has in common with the name's, and each record it holds by instance and sequence. Such a walk asks every storer. A record older than another storer's is \"stale\", one that a storer does not have is \"withheld\", and one newer than most storers have is \"newer\".",
     ],
     exits: &[
@@ -50,6 +53,7 @@ pub const TOOL: Tool = Tool {
     ],
     examples: &[
         Example { line: "p2p-lookup sip:alice@p2psip.org", does: "where Alice can be reached" },
+        Example { line: "p2p-lookup sips:bob@example.com", does: "which servers a call to Bob would try, and why" },
         Example { line: "p2p-lookup --short sip:p2psip.org", does: "the proxy peers' endpoints, one a line" },
         Example { line: "p2p-lookup --trace sip:alice@p2psip.org", does: "whom it asks, and what each one holds" },
         Example { line: "p2p-lookup --json - < uris.txt", does: "many URIs over one connection" },
@@ -57,12 +61,12 @@ pub const TOOL: Tool = Tool {
     bare: Args::command,
 };
 
-/// Look users and services up in a P2PSIP overlay
+/// Look users and services up in a P2PSIP overlay, and servers of other SIP domains
 #[derive(Debug, Parser)]
 #[command(name = TOOL.name)]
 struct Args {
     /// A user (sip:USER@OVERLAY), the proxy peers (sip:OVERLAY) or the relay agent peers (turn: or
-    /// teredo:OVERLAY); - reads URIs from standard input. Of several, the highest exit code counts
+    /// teredo:OVERLAY), or any other SIP URI, whose servers are looked for in the DNS; - reads URIs from standard input. Of several, the highest exit code counts
     #[arg(value_name = "URI", required = true)]
     uris: Vec<String>,
 
@@ -76,6 +80,17 @@ struct Args {
         hide_default_value = true
     )]
     via: ViaArg,
+
+    /// Take the URI for an overlay's name (overlay) or for another domain's (public), or find out (auto)
+    #[arg(
+        long = "as",
+        value_name = "WHAT",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    scope: ScopeArg,
 
     /// Walk, ask every storer, and show each request: whom, told of by whom, how long, what it holds, who disagrees
     #[arg(long, conflicts_with = "short")]
@@ -109,6 +124,28 @@ pub(super) enum ViaArg {
     Walk,
 }
 
+/// `--as`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum ScopeArg {
+    /// Whatever it is.
+    #[default]
+    Auto,
+    /// A name in an overlay.
+    Overlay,
+    /// A SIP URI of another domain.
+    Public,
+}
+
+impl From<ScopeArg> for Scope {
+    fn from(scope: ScopeArg) -> Self {
+        match scope {
+            ScopeArg::Auto => Self::Auto,
+            ScopeArg::Overlay => Self::Overlay,
+            ScopeArg::Public => Self::Public,
+        }
+    }
+}
+
 impl From<ViaArg> for ViaChoice {
     fn from(via: ViaArg) -> Self {
         match via {
@@ -135,7 +172,16 @@ pub fn main() -> ExitCode {
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
         let access = Settings::read(&args.home, env)?.access(&args.access, None)?;
-        let uris = Uris::new(&args.uris, output)?;
+        let inside = args.via != ViaArg::Auto || args.trace || args.pin.is_some();
+        let scope = match args.scope {
+            ScopeArg::Public if inside => {
+                return Err(Failure::usage("--via, --trace and --pin only go with names of an overlay").into());
+            }
+            // Whoever says how to ask an overlay means one.
+            ScopeArg::Auto if inside => Scope::Overlay,
+            scope => scope.into(),
+        };
+        let uris = Uris::new(&args.uris, scope, output)?;
         if args.trace && matches!(args.via, ViaArg::Socket | ViaArg::Peer) {
             return Err(Failure::usage("--trace shows a walk of its own, and only goes with --via walk").into());
         }
@@ -153,7 +199,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 
 /// Looks every URI up over one connection; the code is the highest of theirs.
 async fn look_up_all(
-    mut access: Access,
+    access: Access,
     via: ViaChoice,
     traced: bool,
     mut uris: Uris,
@@ -161,36 +207,26 @@ async fn look_up_all(
 ) -> Result<u8, Stop> {
     let several = uris.are_several();
     let progress = output.progress();
-    let mut attached = None;
+    let mut tool = LookUp { locations: Locations::new(&access), access, via, traced, attached: None };
     let mut worst = 0;
-    while let Some(name) = uris.next().await {
-        let name = match name {
-            Ok(name) => name,
+    while let Some(subject) = uris.next().await {
+        let subject = match subject {
+            Ok(subject) => subject,
             Err(failure) => {
                 output.failure(&failure)?;
                 worst = worst.max(failure.kind().exit_code());
                 continue;
             }
         };
-        progress.doing(|| format!("looking up {name}"));
-        let lookups = match &mut attached {
-            Some(lookups) => lookups,
-            None => {
-                // The overlay goes without saying if the first URI names it.
-                access.overlay.get_or_insert_with(|| name.overlay().clone());
-                attached.insert(if traced {
-                    Lookups::attach_traced(&access).await?
-                } else {
-                    Lookups::attach(&access, via, &name).await?
-                })
-            }
-        };
-        let code = match lookups.lookup(&name).await {
-            Ok(outcome) => present(&outcome, several, output)?,
-            Err(error) => {
+        progress.doing(|| format!("looking up {}", subject.text()));
+        let code = match tool.look_up(&subject, output.format() != Format::Short).await {
+            Ok(Outcome::Overlay(outcome)) => present(&outcome, several, output)?,
+            Ok(Outcome::Public(outcome)) => locate::present(&outcome, several, output)?,
+            Err(Error::Lost(error)) => return Err(error.into()),
+            Err(Error::Failed(error)) => {
                 let failure = Failure::from(error);
                 let code = failure.kind().exit_code();
-                output.failure(&if several { failure.about(name.to_string()) } else { failure })?;
+                output.failure(&if several { failure.about(subject.text()) } else { failure })?;
                 code
             }
         };
@@ -199,29 +235,102 @@ async fn look_up_all(
     Ok(worst)
 }
 
+/// What is looked up with: each way is opened when the first URI needs it.
+struct LookUp {
+    access: Access,
+    via: ViaChoice,
+    traced: bool,
+    locations: Locations,
+    attached: Option<Lookups>,
+}
+
+enum Outcome {
+    Overlay(Box<LookupOutcome>),
+    Public(LocateOutcome),
+}
+
+enum Error {
+    /// There is no way into the overlay, so there is none for the other URIs.
+    Lost(OpsError),
+    /// It concerns this URI.
+    Failed(OpsError),
+}
+
+impl LookUp {
+    async fn look_up(&mut self, subject: &Subject, compares: bool) -> Result<Outcome, Error> {
+        let name = match subject {
+            Subject::Overlay(name) => name,
+            Subject::Public(uri) => {
+                return self.locations.locate(uri).await.map(Outcome::Public).map_err(Error::Failed);
+            }
+            Subject::Open { name, uri } => match self.locations.settle(name, uri).await.map_err(Error::Failed)? {
+                Some(outcome) => return Ok(Outcome::Public(outcome)),
+                None => name,
+            },
+        };
+        let lookups = match &mut self.attached {
+            Some(lookups) => lookups,
+            None => {
+                // The overlay goes without saying if the first URI names it.
+                self.access.overlay.get_or_insert_with(|| name.overlay().clone());
+                let attached = if self.traced {
+                    Lookups::attach_traced(&self.access).await
+                } else {
+                    Lookups::attach(&self.access, self.via, name).await
+                };
+                self.attached.insert(attached.map_err(Error::Lost)?)
+            }
+        };
+        let is_proxies = matches!(name, ResourceName::Service(uri) if uri.service() == Service::Proxy);
+        let outcome = if is_proxies && compares {
+            let endpoints = |found: &Result<LookupOutcome, OpsError>| found.as_ref().map(endpoints).unwrap_or_default();
+            let (found, public) = self.locations.compare(name.overlay(), lookups.lookup(name), endpoints).await;
+            found.map(|outcome| LookupOutcome { public, ..outcome })
+        } else {
+            lookups.lookup(name).await
+        };
+        outcome.map(|outcome| Outcome::Overlay(Box::new(outcome))).map_err(Error::Failed)
+    }
+}
+
+/// Where the providers of a service listen.
+fn endpoints(outcome: &LookupOutcome) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for endpoint in outcome.records.iter().filter_map(|record| record.offer.as_ref()).flat_map(|offer| &offer.endpoints)
+    {
+        if !all.contains(endpoint) {
+            all.push(endpoint.clone());
+        }
+    }
+    all
+}
+
 /// The URIs to look up, checked.
 enum Uris {
-    Operands { names: std::vec::IntoIter<ResourceName>, several: bool },
-    Lines(mpsc::Receiver<Result<String, Failure>>),
+    Operands { subjects: std::vec::IntoIter<Subject>, several: bool },
+    Lines { lines: mpsc::Receiver<Result<String, Failure>>, scope: Scope },
 }
 
 impl Uris {
     /// Takes them from the operands, where one that is wrong stops everything, or begins to read standard input.
-    fn new(operands: &[String], output: &mut Output<'_, '_>) -> Result<Self, Failure> {
+    fn new(operands: &[String], scope: Scope, output: &mut Output<'_, '_>) -> Result<Self, Failure> {
         if operands == ["-"] {
-            return Ok(Self::Lines(lines::read(output.io())));
+            return Ok(Self::Lines { lines: lines::read(output.io()), scope });
         }
         if operands.iter().any(|operand| operand == "-") {
             return Err(Failure::usage("'-' reads all URIs from standard input and cannot stand beside others"));
         }
-        let names = operands.iter().map(|text| ResourceName::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self::Operands { several: names.len() > 1, names: names.into_iter() })
+        let subjects = operands.iter().map(|text| Subject::parse(text, scope)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::Operands { several: subjects.len() > 1, subjects: subjects.into_iter() })
     }
 
     /// The one URI given as an operand, which is needed where it matters which one is meant.
     fn only(&self) -> Result<ResourceName, Failure> {
         match self {
-            Self::Operands { names, several: false } => names.as_slice().first().cloned(),
+            Self::Operands { subjects, several: false } => match subjects.as_slice().first() {
+                Some(Subject::Overlay(name)) => Some(name.clone()),
+                _ => None,
+            },
             _ => None,
         }
         .ok_or_else(|| Failure::usage("--pin takes one URI"))
@@ -230,14 +339,16 @@ impl Uris {
     const fn are_several(&self) -> bool {
         match self {
             Self::Operands { several, .. } => *several,
-            Self::Lines(_) => true,
+            Self::Lines { .. } => true,
         }
     }
 
-    async fn next(&mut self) -> Option<Result<ResourceName, Failure>> {
+    async fn next(&mut self) -> Option<Result<Subject, Failure>> {
         match self {
-            Self::Operands { names, .. } => names.next().map(Ok),
-            Self::Lines(lines) => Some(lines.recv().await?.and_then(|text| Ok(ResourceName::parse(&text)?))),
+            Self::Operands { subjects, .. } => subjects.next().map(Ok),
+            Self::Lines { lines, scope } => {
+                Some(lines.recv().await?.and_then(|text| Ok(Subject::parse(&text, *scope)?)))
+            }
         }
     }
 }
@@ -267,6 +378,12 @@ pub(super) fn present(outcome: &LookupOutcome, several: bool, output: &mut Outpu
                 }
                 output.table(&records_table(&outcome.records))?;
             }
+            let inside = endpoints(outcome);
+            let public = outcome.public.as_ref().filter(|public| public.status != LocateStatus::NobodyToAsk);
+            if let Some(public) = public.filter(|public| !(inside.is_empty() && public.endpoints.is_empty())) {
+                output.text("\n")?;
+                output.table(&locate::public(public, &inside))?;
+            }
         }
     }
     if outcome.status == LookupStatus::Found {
@@ -276,6 +393,9 @@ pub(super) fn present(outcome: &LookupOutcome, several: bool, output: &mut Outpu
         }
     } else if output.format() != Format::Json {
         output.complain(&verdict(outcome));
+    }
+    if let Some(drift) = outcome.public.as_ref().and_then(|view| locate::drift(view, outcome.overlay.as_str())) {
+        output.warn(&drift);
     }
     if let Some(disagreement) = outcome.trace.as_deref().and_then(trace::disagreement) {
         output.warn(&disagreement);
@@ -458,6 +578,7 @@ mod tests {
             hops: 2,
             elapsed_ms: 41.27,
             trace: None,
+            public: None,
         }
     }
 

@@ -19,6 +19,7 @@ mod config;
 mod descriptors;
 mod io;
 mod lines;
+mod locate;
 mod logging;
 mod output;
 mod runtime;

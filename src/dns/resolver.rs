@@ -102,7 +102,16 @@ pub enum Origin {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) data: Vec<RData>,
-    pub(super) additional: Vec<(String, RrSet)>,
+    pub(super) additional: Vec<Additional>,
+}
+
+/// A set that came along, which has a time to live of its own.
+#[derive(Debug)]
+pub(super) struct Additional {
+    pub(super) name: String,
+    pub(super) kind: RrType,
+    pub(super) set: RrSet,
+    pub(super) until: Instant,
 }
 
 /// What came of a question.
@@ -482,8 +491,9 @@ impl Question {
 }
 
 /// What the server has sent along, as sets: those that locating a SIP server could ask for next.
-fn additional(response: &Message) -> Vec<(String, RrSet)> {
-    let mut sets: Vec<(String, RrType, Vec<&RData>)> = Vec::new();
+fn additional(response: &Message) -> Vec<Additional> {
+    let now = Instant::now();
+    let mut sets: Vec<(String, RrType, u32, Vec<&RData>)> = Vec::new();
     for record in response.additionals.iter().take(MAX_ADDITIONAL) {
         let kind = match record.data {
             RData::A(_) => RrType::A,
@@ -492,12 +502,21 @@ fn additional(response: &Message) -> Vec<(String, RrSet)> {
             _ => continue,
         };
         let name = canonical(&record.name);
-        match sets.iter_mut().find(|(known, of, _)| *known == name && *of == kind) {
-            Some((_, _, data)) => data.push(&record.data),
-            None => sets.push((name, kind, vec![&record.data])),
+        match sets.iter_mut().find(|(known, of, ..)| *known == name && *of == kind) {
+            Some((_, _, ttl, data)) => {
+                *ttl = record.ttl.min(*ttl);
+                data.push(&record.data);
+            }
+            None => sets.push((name, kind, record.ttl.min(MAX_TTL), vec![&record.data])),
         }
     }
-    sets.into_iter().map(|(name, kind, data)| (name, RrSet::from_rdata(kind, data.into_iter()))).collect()
+    let keep = |(name, kind, ttl, data): (String, RrType, u32, Vec<&RData>)| Additional {
+        name,
+        kind,
+        set: RrSet::from_rdata(kind, data.into_iter()),
+        until: now + Duration::from_secs(ttl.into()),
+    };
+    sets.into_iter().map(keep).collect()
 }
 
 /// Parses what `--dns` takes: an address with or without a port (53), IPv6 addresses in brackets if there is a port.

@@ -202,6 +202,14 @@ pub enum OpsError {
         /// The peer.
         peer: PeerId,
     },
+    /// A URI whose servers cannot be looked for.
+    #[error("'{text}' cannot be located: {why}; write one like sip:bob@example.com or sip:example.com;transport=tcp")]
+    PublicUri {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A contact that is no SIP URI.
     #[error("'{text}' is not a contact: {why}; write one like sip:alice@192.0.2.1:5060")]
     Contact {
@@ -238,6 +246,7 @@ impl OpsError {
             | Self::NoContact { .. }
             | Self::NoCredentials { .. }
             | Self::TooLong { .. }
+            | Self::PublicUri { .. }
             | Self::Contact { .. } => Kind::Usage,
             Self::UnknownDescriptor { .. } | Self::DescriptorChanged { .. } | Self::ForgedDescriptor { .. } => {
                 Kind::Untrusted

@@ -153,6 +153,7 @@ impl Lookups {
             hops: reply.hops,
             elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
             trace,
+            public: None,
         })
     }
 

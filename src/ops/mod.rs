@@ -13,6 +13,7 @@ mod inside;
 pub mod inspect;
 pub mod invite;
 pub mod join;
+pub mod locate;
 pub mod lookup;
 pub mod outcome;
 mod phone;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::dns::{
     DnsError, Origin, Resolver, RrSet,
-    resolver::{Fetched, Found},
+    resolver::{Additional, Fetched, Found},
 };
 
 /// Locates servers, and remembers which of them have failed. Clones share that memory.
@@ -146,15 +146,14 @@ async fn ask(resolver: &Resolver, question: Question, deadline: Instant) -> (Que
     let (finding, additional) = match result {
         Ok(found) => {
             let Found { data, additional } = &*found;
-            let additional = additional.iter().map(|(name, set)| {
-                let kind = match set {
-                    RrSet::Aaaa(_) => crate::dns::RrType::Aaaa,
-                    RrSet::Srv(_) => crate::dns::RrType::Srv,
-                    _ => crate::dns::RrType::A,
-                };
-                (Question { name: name.clone(), kind }, set.clone())
-            });
-            (Finding::Records(RrSet::from_rdata(question.kind, data.iter())), additional.collect())
+            // What came along may hold for less time than the answer that is cached.
+            let now = Instant::now();
+            let holds = |extra: &&Additional| origin != Origin::Cache || extra.until > now;
+            let sets = additional
+                .iter()
+                .filter(holds)
+                .map(|extra| (Question { name: extra.name.clone(), kind: extra.kind }, extra.set.clone()));
+            (Finding::Records(RrSet::from_rdata(question.kind, data.iter())), sets.collect())
         }
         Err(error) => (unfound(&error), Vec::new()),
     };
@@ -198,3 +197,6 @@ pub fn has_no_route(address: IpAddr) -> bool {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
