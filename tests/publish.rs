@@ -199,6 +199,7 @@ fn offer(world: &TestWorld, index: usize, port: u16, serving: bool) {
         endpoints: vec![endpoint("udp"), endpoint("tcp")],
         serving,
         load: 0,
+        depth: 0,
     };
     let expires = now.after(Duration::from_secs(600));
     let payload = Payload { name, sequence: now.0, expires, body: Body::Service(offer) };
