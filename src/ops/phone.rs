@@ -31,6 +31,7 @@ use crate::{
         Message,
         capture::{Captured, PcapWriter},
         edit::Edit,
+        tap::Tap,
         transaction,
         transport::{
             self, BoxedStream, Hop, MAX_DATAGRAM, OverlayDialer, OverlayPort, Protocol, Remote, Source, Transports,
@@ -55,6 +56,8 @@ pub struct CaptureRequest {
     pub flow: bool,
     /// Write them to this file as well.
     pub pcap: Option<PathBuf>,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 /// A user agent that runs.
@@ -93,7 +96,8 @@ impl Phone {
     ) -> Result<Self, OpsError> {
         let tape = Tape::new(capture)?;
         let (peer, overlay) = overlay.unzip();
-        let config_of = transport::Config { listen, overlay, ..transport::Config::default() };
+        let tap_of = capture.tap.clone();
+        let config_of = transport::Config { listen, overlay, tap: tap_of, ..transport::Config::default() };
         let transport::Bound { transports, events, udp } = Transports::bind(config_of)?;
         let socket = |why: io::Error| transport::TransportError::Listen {
             protocol: Protocol::Udp,
@@ -105,7 +109,7 @@ impl Phone {
             agent: Agent::new(config, Instant::now()),
             transports,
             events,
-            finder: Arc::new(finder),
+            finder: Arc::new(finder.watched(capture.tap.clone())),
             finding: FuturesUnordered::new(),
             peer,
             tape,

@@ -1,6 +1,7 @@
 //! Asks a resolver what a location wants to know.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -38,6 +39,31 @@ pub struct Location {
     pub path: Vec<Step>,
     /// What it has come to.
     pub verdict: Verdict,
+}
+
+/// What the DNS was asked for, and the first target: `NAPTR, SRV, A: udp 192.0.2.1:5060 and 1 more`.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds = Vec::new();
+        for step in &self.path {
+            if let Step::Asked { question, .. } = step
+                && !kinds.contains(&question.kind)
+            {
+                kinds.push(question.kind);
+            }
+        }
+        for (nth, kind) in kinds.iter().enumerate() {
+            write!(f, "{}{kind}", if nth == 0 { "" } else { ", " })?;
+        }
+        f.write_str(if kinds.is_empty() { "" } else { ": " })?;
+        match self.targets.split_first() {
+            None => f.write_str("nothing"),
+            Some((first, rest)) => {
+                write!(f, "{} {}", first.transport, first.address)?;
+                if rest.is_empty() { Ok(()) } else { write!(f, " and {} more", rest.len()) }
+            }
+        }
+    }
 }
 
 /// A location whose targets are looked for one at a time.

@@ -6,7 +6,7 @@
 
 mod directory;
 mod drive;
-mod servers;
+pub(crate) mod servers;
 
 use std::{
     fmt, io,
@@ -41,6 +41,7 @@ use crate::{
     },
     record::{Endpoint, MAX_ENDPOINTS},
     sip::{
+        tap::Tap,
         transaction,
         transport::{self, BoxedStream, OverlayDialer, OverlayPort, Protocol, TlsFiles, TransportError, Transports},
     },
@@ -70,6 +71,8 @@ pub struct ProxyConfig {
     pub rate: Rate,
     /// How long a stopping proxy peer waits for what has begun.
     pub drain: Duration,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 /// SIP over TLS.
@@ -94,6 +97,7 @@ impl ProxyConfig {
             patience: Patience::default(),
             rate: Rate::default(),
             drain: Duration::from_secs(10),
+            tap: None,
         }
     }
 }
@@ -187,6 +191,7 @@ impl Proxy {
                 roots: None,
             },
             overlay: Some(OverlayPort { dialer: Box::new(Dialer(network)), incoming }),
+            tap: config.tap.clone(),
             ..transport::Config::default()
         })?;
         let listening = bound.transports.listening().to_vec();
@@ -209,7 +214,8 @@ impl Proxy {
         let (commands, receiver) = mpsc::channel(1);
         let shared = Arc::new(Shared::default());
         let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
-        let driver = drive::Driver::new(engine, bound, &member.core, config.locator, shared.clone(), &endpoints);
+        let (locator, tap) = (config.locator, config.tap);
+        let driver = drive::Driver::new(engine, bound, &member.core, locator, shared.clone(), &endpoints, tap);
         let (offered, offer) = oneshot::channel();
         let tasks = vec![tokio::spawn(driver.run(receiver, offer)), streams];
         let proxy = Self { listening, commands, drain: config.drain, shared: shared.clone(), tasks };
