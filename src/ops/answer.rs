@@ -103,7 +103,8 @@ pub async fn answer(
     result
 }
 
-async fn start(access: &Access, request: &AnswerRequest) -> Result<(Phone, Option<inside::Stay>), OpsError> {
+/// A user agent that answers as requested, and how it is registered if it is in the overlay.
+pub(super) async fn start(access: &Access, request: &AnswerRequest) -> Result<(Phone, Option<inside::Stay>), OpsError> {
     let options = Options { family: access.family, unreachable: has_no_route, ..Options::default() };
     let locator = Locator::new(access.resolver()?, options);
     let plan = AnswerPlan {
@@ -142,7 +143,8 @@ fn both(address: SocketAddr) -> Vec<(Protocol, SocketAddr)> {
     vec![(Protocol::Udp, address), (Protocol::Tcp, address)]
 }
 
-fn free_port(ip: IpAddr) -> u16 {
+/// A port that is free for UDP and for TCP; 0 if there seems to be none.
+pub(crate) fn free_port(ip: IpAddr) -> u16 {
     let candidate = || {
         let udp = UdpSocket::bind((ip, 0)).ok()?;
         let port = udp.local_addr().ok()?.port();

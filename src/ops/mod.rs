@@ -22,6 +22,7 @@ mod presence;
 pub mod publish;
 mod race;
 pub mod register;
+pub mod softphone;
 mod view;
 
 pub use access::{Access, Family, ViaChoice};

@@ -223,7 +223,12 @@ impl Driver {
 
     fn ask(&mut self, aor: &Aor, who: Waiting) {
         match self.directory.ask(aor, who, now()) {
-            Next::Answer(reply) => self.tell(reply),
+            Next::Answer(reply) => {
+                if let Some(tap) = &self.tap {
+                    tap.asked("overlay", aor.to_string(), "remembered", now());
+                }
+                self.tell(reply);
+            }
             Next::Wait => {}
             Next::LookUp => {
                 self.lookups += 1;
