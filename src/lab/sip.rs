@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+
 use super::{LabError, User, World, domain::Domain, enlist::enlist, registrar::Account};
 use crate::{
     dns::{
@@ -57,7 +59,7 @@ pub(super) struct Sip {
 }
 
 /// A conventional domain, as people are told of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DomainView {
     /// Its name.
     pub name: String,

@@ -41,7 +41,7 @@ pub struct Location {
     pub verdict: Verdict,
 }
 
-/// What the DNS was asked for, and the first target: `NAPTR, SRV, A: udp 192.0.2.1:5060 and 1 more`.
+/// The first target, how many more there are, and what the DNS was asked for: `udp 192.0.2.1:5060 by NAPTR, SRV, A`.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut kinds = Vec::new();
@@ -52,17 +52,15 @@ impl fmt::Display for Location {
                 kinds.push(question.kind);
             }
         }
-        for (nth, kind) in kinds.iter().enumerate() {
-            write!(f, "{}{kind}", if nth == 0 { "" } else { ", " })?;
-        }
-        f.write_str(if kinds.is_empty() { "" } else { ": " })?;
         match self.targets.split_first() {
-            None => f.write_str("nothing"),
-            Some((first, rest)) => {
-                write!(f, "{} {}", first.transport, first.address)?;
-                if rest.is_empty() { Ok(()) } else { write!(f, " and {} more", rest.len()) }
-            }
+            None => f.write_str("nothing")?,
+            Some((first, [])) => write!(f, "{} {}", first.transport, first.address)?,
+            Some((first, rest)) => write!(f, "{} {} and {} more", first.transport, first.address, rest.len())?,
         }
+        for (nth, kind) in kinds.iter().enumerate() {
+            write!(f, "{}{kind}", if nth == 0 { " by " } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
