@@ -10,7 +10,6 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
@@ -22,19 +21,16 @@ use super::{
     join::has_ipv6,
 };
 use crate::{
-    client::PeerInfo,
     dns::Family,
     kind::Kind,
     name::PeerId,
-    overlay::swarm::Network,
     sip::{
         Message,
         capture::{Captured, PcapWriter},
         edit::Edit,
         transaction,
         transport::{
-            self, BoxedStream, Hop, MAX_DATAGRAM, OverlayDialer, OverlayPort, Protocol, Remote, Source, Transports,
-            over_tcp, overlay::via_host,
+            self, Hop, MAX_DATAGRAM, OverlayPort, Protocol, Remote, Source, Transports, over_tcp, overlay::via_host,
         },
     },
     ua::{Agent, AgentConfig, CallId, Event, LocateId, Output, Way},
@@ -42,8 +38,6 @@ use crate::{
 
 /// Messages kept for the ladder; of a longer run the first ones.
 const MAX_CAPTURED: usize = 20_000;
-/// Streams that peers have opened and nobody has looked at.
-const INCOMING: usize = 16;
 
 /// A question for next hops, and its answer.
 type Search = (LocateId, Result<Vec<Found>, NotFound>);
@@ -312,35 +306,6 @@ pub(super) fn any_port(family: Family) -> Vec<(Protocol, SocketAddr)> {
     };
     let both = |ip| [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, SocketAddr::new(ip, 0)));
     addresses.into_iter().flat_map(both).collect()
-}
-
-/// SIP over the streams of a swarm.
-pub(super) async fn overlay_port(network: &Network, timeout: std::time::Duration) -> Result<OverlayPort, OpsError> {
-    let refused = |error| OpsError::Ask { peer: "this process".to_owned(), error };
-    let mut streams = network.incoming_sip().await.map_err(refused)?;
-    let (sender, incoming) = mpsc::channel::<(PeerId, BoxedStream)>(INCOMING);
-    tokio::spawn(async move {
-        while let Some((peer, stream)) = streams.recv().await {
-            if sender.send((peer, Box::new(stream))).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(OverlayPort { dialer: Box::new(Dialer { network: network.clone(), timeout }), incoming })
-}
-
-struct Dialer {
-    network: Network,
-    timeout: std::time::Duration,
-}
-
-#[async_trait]
-impl OverlayDialer for Dialer {
-    async fn open(&self, peer: PeerId, addresses: &[String]) -> io::Result<BoxedStream> {
-        let to = PeerInfo { peer, addresses: addresses.to_vec() };
-        let stream = self.network.open_sip(&to, self.timeout).await.map_err(io::Error::other)?;
-        Ok(Box::new(stream))
-    }
 }
 
 impl Tape {

@@ -142,7 +142,7 @@ struct Outgoing {
     call: CallId,
     purpose: Purpose,
     /// Without Via.
-    request: Bytes,
+    request: Message,
     ways: VecDeque<Way>,
     way: Option<Way>,
     /// Another next hop was tried in its stead.
@@ -152,7 +152,7 @@ struct Outgoing {
 #[derive(Debug)]
 enum Waiting {
     Request(Outgoing),
-    Ack { call: CallId, bytes: Bytes },
+    Ack { call: CallId, request: Message },
 }
 
 impl Agent {
@@ -234,16 +234,18 @@ impl Agent {
     pub fn located(&mut self, id: LocateId, ways: Result<Vec<Way>, String>, now: Instant) {
         let Some(waiting) = self.locating.remove(&id) else { return };
         match waiting {
-            Waiting::Ack { call, bytes } => {
+            Waiting::Ack { call, request } => {
                 let way = ways.ok().and_then(|ways| ways.into_iter().next());
-                self.send_ack(call, bytes, way);
+                self.send_ack(call, &request, way);
             }
             Waiting::Request(mut outgoing) => {
                 let fallback = self.calls.get(&outgoing.call).and_then(|entry| entry.way.clone());
                 match (ways, fallback) {
                     (Ok(ways), _) if !ways.is_empty() => outgoing.ways = ways.into_iter().take(MAX_WAYS).collect(),
                     (_, Some(way)) => outgoing.ways = [way].into(),
-                    (Err(why), None) => return self.fail(&outgoing, Failure::NotLocated(why), now),
+                    (Err(why), None) => {
+                        return self.fail(outgoing.call, outgoing.purpose, Failure::NotLocated(why), now);
+                    }
                     (Ok(_), None) => {}
                 }
                 self.try_next(outgoing, Failure::NotLocated("it has no address".to_owned()), now);
@@ -455,9 +457,11 @@ impl Agent {
 
     /// Sends a request to its next way; `failure` is what came of the one before.
     fn try_next(&mut self, mut outgoing: Outgoing, failure: Failure, now: Instant) {
-        let Some(way) = outgoing.ways.pop_front() else { return self.fail(&outgoing, failure, now) };
+        let Some(way) = outgoing.ways.pop_front() else {
+            return self.fail(outgoing.call, outgoing.purpose, failure, now);
+        };
         let branch = self.layer.new_branch(None);
-        let Ok(template) = Message::parse(outgoing.request.clone()) else { return };
+        let template = outgoing.request.clone();
         let mut edit = Edit::new(&template);
         edit.prepend(Name::Via, via(&way, branch.as_str()));
         if outgoing.purpose != Purpose::Bye
@@ -482,25 +486,23 @@ impl Agent {
                 }
                 self.clients.insert(client, outgoing);
             }
-            Err(error) => self.fail(&outgoing, Failure::Transport(error.to_string()), now),
+            Err(error) => self.fail(outgoing.call, outgoing.purpose, Failure::Transport(error.to_string()), now),
         }
     }
 
-    fn fail(&mut self, outgoing: &Outgoing, failure: Failure, now: Instant) {
-        let purpose = outgoing.purpose;
-        self.with(outgoing.call, now, |leg, _, out| match leg {
+    fn fail(&mut self, id: CallId, purpose: Purpose, failure: Failure, now: Instant) {
+        self.with(id, now, |leg, _, out| match leg {
             Leg::Caller(call) => call.failed(purpose, failure, out),
             Leg::Callee(answer) => answer.failed(&failure, out),
         });
     }
 
-    fn send_ack(&mut self, call: CallId, bytes: Bytes, way: Option<Way>) {
+    fn send_ack(&mut self, call: CallId, ack: &Message, way: Option<Way>) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         // Whoever cannot be found is sought where the INVITE found somebody.
         let Some(way) = way.or_else(|| entry.way.clone()) else { return };
         let branch = self.layer.new_branch(None);
-        let Ok(template) = Message::parse(bytes) else { return };
-        let mut edit = Edit::new(&template);
+        let mut edit = Edit::new(ack);
         edit.prepend(Name::Via, via(&way, branch.as_str()));
         let bytes = edit.finish();
         entry.ack = Some((way.hop.clone(), bytes.clone()));
@@ -528,19 +530,13 @@ impl Agent {
                     // Too late, or the table has let it go: the other side asks again if it still wants to know.
                     let _ = self.layer.respond(server, bytes, now);
                 }
-                Action::Request { purpose, bytes, next_hop } => {
-                    let outgoing = Outgoing {
-                        call: id,
-                        purpose,
-                        request: bytes,
-                        ways: VecDeque::new(),
-                        way: None,
-                        abandoned: false,
-                    };
+                Action::Request { purpose, request, next_hop } => {
+                    let outgoing =
+                        Outgoing { call: id, purpose, request, ways: VecDeque::new(), way: None, abandoned: false };
                     self.locate(next_hop, Waiting::Request(outgoing));
                 }
-                Action::Ack { bytes, next_hop } => {
-                    self.locate(NextHop::Uri(next_hop), Waiting::Ack { call: id, bytes });
+                Action::Ack { request, next_hop } => {
+                    self.locate(NextHop::Uri(next_hop), Waiting::Ack { call: id, request });
                 }
                 Action::AckAgain => {
                     if let Some((hop, bytes)) = self.calls.get(&id).and_then(|entry| entry.ack.clone()) {
@@ -568,15 +564,7 @@ impl Agent {
         }
         // It was never sent.
         self.locating.retain(|_, waiting| !matches!(waiting, Waiting::Request(outgoing) if outgoing.call == id));
-        let outgoing = Outgoing {
-            call: id,
-            purpose: Purpose::Invite,
-            request: Bytes::new(),
-            ways: VecDeque::new(),
-            way: None,
-            abandoned: false,
-        };
-        self.fail(&outgoing, Failure::Timeout, now);
+        self.fail(id, Purpose::Invite, Failure::Timeout, now);
     }
 
     fn locate(&mut self, next_hop: NextHop, waiting: Waiting) {

@@ -22,7 +22,7 @@ pub use self::{
     answer::AnswerPlan,
     call::CallPlan,
 };
-use crate::sip::transaction::ServerId;
+use crate::sip::{Message, transaction::ServerId};
 
 /// What this user agent understands, for Allow.
 pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
@@ -134,9 +134,9 @@ enum Purpose {
 #[derive(Debug)]
 enum Action {
     /// Send a request in a transaction.
-    Request { purpose: Purpose, bytes: Bytes, next_hop: NextHop },
+    Request { purpose: Purpose, request: Message, next_hop: NextHop },
     /// Send the ACK of a 2xx.
-    Ack { bytes: Bytes, next_hop: String },
+    Ack { request: Message, next_hop: String },
     /// Send the last ACK once more.
     AckAgain,
     /// Cancel the INVITE.
