@@ -17,7 +17,7 @@ use crate::{
     kind::Kind,
     name::{Aor, OverlayId, PeerId, ResourceName, Service, ServiceUri},
     sip::{
-        transport::{Hop, Protocol},
+        transport::{Hop, Protocol, Remote},
         uri::SipUri,
     },
 };
@@ -86,6 +86,14 @@ impl Finder {
                 self.inside(inside, &uri).await
             }
             _ => self.outside(&uri).await,
+        }
+    }
+
+    /// Tries this hop first as long as what was found for the URI is believed.
+    pub(super) async fn prefer(&self, uri: &str, remote: Remote) {
+        let Some(inside) = &self.overlay else { return };
+        if let Some((_, found)) = inside.recent.lock().await.get_mut(uri) {
+            found.sort_by_key(|found| found.hop.remote != remote);
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -33,9 +33,11 @@ use crate::{
             self, Hop, MAX_DATAGRAM, OverlayPort, Protocol, Remote, Source, Transports, over_tcp, overlay::via_host,
         },
     },
-    ua::{Agent, AgentConfig, CallId, Event, LocateId, Output, Way},
+    ua::{Agent, AgentConfig, CallId, Event, LocateId, Output, RegisterEvent, Way},
 };
 
+/// How often a connection of ours is kept alive, so that its end is noticed (RFC 5626 §3.5.1).
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Messages kept for the ladder; of a longer run the first ones.
 const MAX_CAPTURED: usize = 20_000;
 
@@ -61,6 +63,7 @@ pub(super) struct Phone {
     peer: Option<PeerId>,
     tape: Tape,
     happened: VecDeque<(CallId, Event)>,
+    registered: VecDeque<RegisterEvent>,
     /// What sort of failure the last search for a next hop was.
     not_found: Option<Kind>,
     /// The same of the last message that could not be sent.
@@ -82,12 +85,13 @@ impl Phone {
         config: AgentConfig,
         listen: Vec<(Protocol, SocketAddr)>,
         overlay: Option<(PeerId, OverlayPort)>,
-        finder: Finder,
+        finder: impl Into<Arc<Finder>>,
         capture: &CaptureRequest,
     ) -> Result<Self, OpsError> {
         let tape = Tape::new(capture)?;
         let (peer, overlay) = overlay.unzip();
-        let config_of = transport::Config { listen, overlay, ..transport::Config::default() };
+        let limits = transport::Limits { keep_alive: Some(KEEP_ALIVE), ..transport::Limits::default() };
+        let config_of = transport::Config { listen, overlay, limits, ..transport::Config::default() };
         let transport::Bound { transports, events, udp } = Transports::bind(config_of)?;
         let socket = |why: io::Error| transport::TransportError::Listen {
             protocol: Protocol::Udp,
@@ -99,11 +103,12 @@ impl Phone {
             agent: Agent::new(config, Instant::now()),
             transports,
             events,
-            finder: Arc::new(finder),
+            finder: finder.into(),
             finding: FuturesUnordered::new(),
             peer,
             tape,
             happened: VecDeque::new(),
+            registered: VecDeque::new(),
             not_found: None,
             not_sent: None,
         })
@@ -139,6 +144,17 @@ impl Phone {
             }
             if let Some(happened) = self.happened.pop_front() {
                 return Ok(happened);
+            }
+            self.step().await;
+        }
+    }
+
+    /// The next thing that happens to a binding at a registrar. Safe to drop and call again.
+    pub(super) async fn next_registration(&mut self) -> RegisterEvent {
+        loop {
+            self.drain();
+            if let Some(happened) = self.registered.pop_front() {
+                return happened;
             }
             self.step().await;
         }
@@ -180,6 +196,7 @@ impl Phone {
                     self.finding.push(Box::pin(async move { (id, finder.find(&uri, outbound).await) }));
                 }
                 Output::Event { call, event } => self.happened.push_back((call, event)),
+                Output::Registration { event, .. } => self.registered.push_back(event),
             }
         }
     }
@@ -214,7 +231,7 @@ impl Phone {
                 let token = transaction::Token::of_number(token);
                 self.agent.transport_failed(token, &error.to_string(), Instant::now());
             }
-            transport::Event::Closed { .. } => {}
+            transport::Event::Closed { flow } => self.agent.closed(flow, Instant::now()),
         }
     }
 

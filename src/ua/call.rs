@@ -167,7 +167,7 @@ impl Call {
         match (purpose, status) {
             (Purpose::Invite, ..200) => self.provisional(response, status, out),
             (Purpose::Invite, 200..300) => self.success(response, now, out),
-            (_, ..200) | (Purpose::Surplus, _) => {}
+            (_, ..200) | (Purpose::Surplus | Purpose::Register, _) => {}
             (_, 401 | 407) if self.may_answer_challenge() => self.challenged(purpose, response, cnonce, out),
             (Purpose::Invite, _) => self.rejected(response, status, out),
             (Purpose::Reinvite, _) => self.reinvited(response, status, out),
@@ -178,7 +178,7 @@ impl Call {
     /// A request of ours has come to nothing.
     pub fn failed(&mut self, purpose: Purpose, failure: Failure, out: &mut Vec<Action>) {
         match (purpose, &self.state) {
-            (Purpose::Surplus, _) | (_, State::Over) => {}
+            (Purpose::Surplus | Purpose::Register, _) | (_, State::Over) => {}
             (Purpose::Invite, State::Cancelling { by, .. }) => self.given_up(*by, out),
             (Purpose::Invite, State::Calling { .. }) => self.fail(failure, out),
             (Purpose::Invite, _) => {}
@@ -370,7 +370,7 @@ impl Call {
         match purpose {
             Purpose::Bye => self.send_bye(out),
             Purpose::Reinvite => self.send_reinvite(out),
-            Purpose::Invite | Purpose::Surplus => self.start(out),
+            Purpose::Invite | Purpose::Surplus | Purpose::Register => self.start(out),
         }
     }
 
