@@ -33,7 +33,7 @@ use crate::{
     client::{ErrorCode, ErrorReply, Event, PeerInfo, ReachView, RequestFrame, ResponseFrame},
     name::PeerId,
     overlay::{
-        Answer, Caller, Responder,
+        Answer, Caller, Responder, addresses,
         limits::Limits,
         table::{Heard, SharedTable},
     },
@@ -146,7 +146,7 @@ impl EventLoop {
         }
         let listening: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
         let why = if nat { "no peer has told yet how it sees this member" } else { "not looked into" };
-        shared.reached(listening.clone(), ReachView { why: why.to_owned(), ..ReachView::default() });
+        shared.reached(addresses::best(listening.clone()), ReachView { why: why.to_owned(), ..ReachView::default() });
         Ok(Self {
             swarm,
             protocols,
