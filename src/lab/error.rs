@@ -68,14 +68,6 @@ pub enum LabError {
         /// Why not.
         why: OpsError,
     },
-    /// A phone's registration with its domain.
-    #[error("{user} is not registered: {why}")]
-    Registration {
-        /// Whose.
-        user: String,
-        /// Why not.
-        why: std::io::Error,
-    },
     /// The operating system gives no random numbers.
     #[error("no random numbers: {why}")]
     Random {
@@ -106,11 +98,7 @@ impl LabError {
             Self::Publish(error) => error.kind(),
             Self::Transport(error) => error.kind(),
             Self::Phone { why, .. } => why.kind(),
-            Self::DnsKey { .. }
-            | Self::Folder { .. }
-            | Self::Random { .. }
-            | Self::Registration { .. }
-            | Self::Unsettled { .. } => Kind::Local,
+            Self::DnsKey { .. } | Self::Folder { .. } | Self::Random { .. } | Self::Unsettled { .. } => Kind::Local,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The draft's examples (§5), played: what each figure draws is looked for in what went over the wire.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -12,6 +15,7 @@ use crate::{
     ops::{
         call::{CallOutcome, CallStatus},
         flow::{self, FlowView, PartyView},
+        public::{PublicOutcome, PublicReport, PublicRequest, register_public},
     },
     sip::{
         Message,
@@ -21,6 +25,9 @@ use crate::{
     },
 };
 
+/// Alice's domain outside of the overlay, and her name there.
+const HOME: &str = "example.org";
+const PUBLIC: &str = "sip:alice@example.org";
 /// How long a call of a figure lasts once it is on.
 const HOLD: Duration = Duration::from_millis(100);
 /// How long it may take until it is.
@@ -39,6 +46,8 @@ pub enum Figure {
     Six,
     /// The caller in a public SIP network (§5.3).
     Seven,
+    /// The callee registered in a public network from an overlay (§5.4).
+    Eight,
 }
 
 /// What came of playing a figure.
@@ -56,6 +65,8 @@ pub struct FigureOutcome {
     pub steps: Vec<StepView>,
     /// What went wrong first.
     pub failure: Option<String>,
+    /// Alice's registration outside, if the figure has one.
+    pub registration: Option<PublicOutcome>,
     /// The call, as the caller saw it.
     pub call: Option<CallOutcome>,
     /// What went over the wire, from end to end.
@@ -104,7 +115,7 @@ enum Sign {
 
 impl Figure {
     /// All that can be played, in the draft's order.
-    pub const ALL: [Self; 3] = [Self::Five, Self::Six, Self::Seven];
+    pub const ALL: [Self; 4] = [Self::Five, Self::Six, Self::Seven, Self::Eight];
 
     /// Its number in the draft.
     pub const fn number(self) -> u8 {
@@ -112,6 +123,7 @@ impl Figure {
             Self::Five => 5,
             Self::Six => 6,
             Self::Seven => 7,
+            Self::Eight => 8,
         }
     }
 
@@ -121,15 +133,17 @@ impl Figure {
             Self::Five => "5.1",
             Self::Six => "5.2",
             Self::Seven => "5.3",
+            Self::Eight => "5.4",
         }
     }
 
     /// Who calls whom.
     pub const fn title(self) -> &'static str {
         match self {
-            Self::Five => "Alice calls Bob, both in the overlay: over a stream, without any proxy",
-            Self::Six => "Alice in the overlay calls Bob at example.com: out through a proxy peer",
-            Self::Seven => "Bob at example.com calls Alice in the overlay: in through a proxy peer",
+            Self::Five => "Alice calls Bob, both in the overlay, without any proxy",
+            Self::Six => "Alice in the overlay calls Bob at example.com",
+            Self::Seven => "Bob at example.com calls Alice in the overlay",
+            Self::Eight => "Alice registers at example.org; Bob calls her there and reaches the overlay",
         }
     }
 
@@ -139,6 +153,7 @@ impl Figure {
             Self::Five => (ALICE, "sip:bob@p2psip.org"),
             Self::Six => (ALICE, "sip:bob@example.com"),
             Self::Seven => (BOB_OUTSIDE, "sip:alice@p2psip.org"),
+            Self::Eight => (BOB_OUTSIDE, PUBLIC),
         }
     }
 
@@ -148,6 +163,7 @@ impl Figure {
             Self::Five => &[ALICE, BOB],
             Self::Six => &[ALICE, PROXY_PEER, "example.com", BOB_OUTSIDE],
             Self::Seven => &[ALICE, PROXY_PEER, BOB_OUTSIDE],
+            Self::Eight => &[ALICE, PROXY_PEER, HOME, BOB_OUTSIDE],
         }
     }
 
@@ -182,6 +198,27 @@ impl Figure {
                     says("3", PROXY_PEER, ALICE, "INVITE").over(Protocol::Overlay).recorded(recorded()),
                 ];
                 steps.extend(the_rest(&[BOB_OUTSIDE, PROXY_PEER, ALICE]));
+                steps
+            }
+            Self::Eight => {
+                let both = vec!["<sip:p2psip.org;lr>".to_owned(), format!("<sip:{HOME};lr>")];
+                let mut steps = vec![
+                    asks("1-2", ALICE, "overlay", "sip:p2psip.org"),
+                    says("3", ALICE, PROXY_PEER, "REGISTER").over(Protocol::Overlay),
+                    says("4", PROXY_PEER, HOME, "REGISTER"),
+                    says("", HOME, PROXY_PEER, "401 REGISTER"),
+                    says("", PROXY_PEER, ALICE, "401 REGISTER"),
+                    says("", ALICE, PROXY_PEER, "REGISTER"),
+                    says("", PROXY_PEER, HOME, "REGISTER"),
+                    says("", HOME, PROXY_PEER, "200 REGISTER"),
+                    says("", PROXY_PEER, ALICE, "200 REGISTER"),
+                    says("5", BOB_OUTSIDE, HOME, "INVITE"),
+                    asks("", HOME, "DNS", "p2psip.org"),
+                    says("6", HOME, PROXY_PEER, "INVITE"),
+                    asks("7", PROXY_PEER, "overlay", "sip:alice@p2psip.org"),
+                    says("8", PROXY_PEER, ALICE, "INVITE").over(Protocol::Overlay).recorded(both),
+                ];
+                steps.extend(the_rest(&[BOB_OUTSIDE, HOME, PROXY_PEER, ALICE]));
                 steps
             }
         }
@@ -263,6 +300,7 @@ impl World {
         let began = Instant::now();
         self.sip.recorder.clear();
         let (caller, callee) = figure.call();
+        let registration = if figure == Figure::Eight { self.register_outside().await } else { None };
         let call = match self.phone(caller) {
             Some(phone) => tokio::time::timeout(PATIENCE, phone.call(callee, HOLD, SETUP)).await.ok().flatten(),
             None => None,
@@ -270,11 +308,12 @@ impl World {
         tokio::time::sleep(SETTLE).await;
         let elapsed_ms = began.elapsed().as_secs_f64() * 1e3;
         let (heard, inquiries) = self.sip.recorder.heard();
-        let inquiries = first_of_each(inquiries);
+        let expected = figure.expected();
+        let inquiries = worth_telling(inquiries, &expected, &heard);
         let parties = figure.parties().iter().map(|party| (*party, self.view(party))).collect::<Vec<_>>();
         let flow = flow::between(&parties, &heard, &inquiries);
-        let steps = found(&figure.expected(), &heard, &inquiries, &flow);
-        let failure = failure(figure, &steps, call.as_ref(), &heard);
+        let steps = found(&expected, &heard, &inquiries, &flow);
+        let failure = failure(figure, &steps, registration.as_ref(), call.as_ref(), &heard);
         FigureOutcome {
             status: if failure.is_none() { FigureStatus::AsDrawn } else { FigureStatus::Failed },
             figure: figure.number(),
@@ -282,10 +321,38 @@ impl World {
             title: figure.title(),
             steps,
             failure,
+            registration,
             call,
             flow,
             elapsed_ms,
         }
+    }
+
+    /// What `p2p-register --public` does, in Alice's hands (draft §4.2).
+    async fn register_outside(&self) -> Option<PublicOutcome> {
+        let alice = self.users().first()?;
+        let request = PublicRequest {
+            aor: alice.aor.clone(),
+            public: PUBLIC.to_owned(),
+            contacts: Vec::new(),
+            expires: None,
+            user: self.account(HOME).ok(),
+            remove: false,
+            stay: false,
+            tap: Some(self.sip.recorder.tap(ALICE)),
+        };
+        let mut outcome = None;
+        let mut report = |report| {
+            if let PublicReport::Outcome(told) = report {
+                outcome = Some(*told);
+            }
+        };
+        let access = self.access_of(alice);
+        let registering = register_public(&access, &request, &mut report, std::future::pending());
+        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, registering).await {
+            tracing::warn!("{PUBLIC} is not registered: {error}");
+        }
+        outcome
     }
 
     /// A party as it is shown: a person by name and domain, a server by name and address.
@@ -302,20 +369,21 @@ impl World {
     }
 }
 
-/// Each question once: what is remembered is asked again and again.
-fn first_of_each(inquiries: Vec<Inquiry>) -> Vec<Inquiry> {
-    let mut first: Vec<Inquiry> = Vec::new();
-    for inquiry in inquiries {
-        let same = |known: &Inquiry| known.by == inquiry.by && known.question == inquiry.question;
-        if !first.iter().any(same) {
-            first.push(inquiry);
-        }
-    }
-    first
+/// Each question once, unless a step needs it: what is remembered is asked for every message again.
+fn worth_telling(inquiries: Vec<Inquiry>, expected: &[Expected], heard: &[Heard]) -> Vec<Inquiry> {
+    let needed: Vec<usize> = matched(expected, heard, &inquiries).into_iter().filter_map(|(_, asked)| asked).collect();
+    let mut known: Vec<(Arc<str>, String)> = Vec::new();
+    let kept = inquiries.into_iter().enumerate().filter(|(nth, inquiry)| {
+        let question = (inquiry.by.clone(), inquiry.question.clone());
+        let first = !known.contains(&question);
+        known.push(question);
+        first || needed.contains(nth)
+    });
+    kept.map(|(_, inquiry)| inquiry).collect()
 }
 
-/// Looks for each step after the one before.
-fn found(expected: &[Expected], heard: &[Heard], inquiries: &[Inquiry], flow: &FlowView) -> Vec<StepView> {
+/// Looks for each step after the one before: which message it is, or which question.
+fn matched(expected: &[Expected], heard: &[Heard], inquiries: &[Inquiry]) -> Vec<(Option<usize>, Option<usize>)> {
     let mut after: Option<Instant> = None;
     let steps = expected.iter().map(|step| {
         let later = |at: Instant| after.is_none_or(|after| at >= after);
@@ -323,6 +391,15 @@ fn found(expected: &[Expected], heard: &[Heard], inquiries: &[Inquiry], flow: &F
         let asked = inquiries.iter().position(|inquiry| later(inquiry.at) && step.is_inquiry(inquiry));
         let at = message.and_then(|nth| heard.get(nth)).map(|heard| heard.at);
         after = at.or_else(|| asked.and_then(|nth| inquiries.get(nth)).map(|asked| asked.at)).or(after);
+        (message, asked)
+    });
+    steps.collect()
+}
+
+/// The steps, as people are told of them.
+fn found(expected: &[Expected], heard: &[Heard], inquiries: &[Inquiry], flow: &FlowView) -> Vec<StepView> {
+    let places = matched(expected, heard, inquiries);
+    let steps = expected.iter().zip(places).map(|(step, (message, asked))| {
         let at_ms = message.and_then(|nth| flow.messages.get(nth)).map(|message| message.at_ms);
         let at_ms = at_ms.or_else(|| asked.and_then(|nth| flow.asked.get(nth)).map(|asked| asked.at_ms));
         StepView { step: step.step, what: step.what(), at_ms, message, asked }
@@ -331,8 +408,18 @@ fn found(expected: &[Expected], heard: &[Heard], inquiries: &[Inquiry], flow: &F
 }
 
 /// What went wrong first, if anything did.
-fn failure(figure: Figure, steps: &[StepView], call: Option<&CallOutcome>, heard: &[Heard]) -> Option<String> {
+fn failure(
+    figure: Figure,
+    steps: &[StepView],
+    registration: Option<&PublicOutcome>,
+    call: Option<&CallOutcome>,
+    heard: &[Heard],
+) -> Option<String> {
+    let refused = registration.and_then(|registration| registration.reason.as_ref());
     let reason = || {
+        if let Some(refused) = refused {
+            return Some(format!("; the registration: {refused}"));
+        }
         let call = call.filter(|call| call.status != CallStatus::Answered)?;
         let code = call.code.map(|code| format!("{code} ")).unwrap_or_default();
         Some(format!("; the caller was told: {code}{}", call.reason.as_deref().unwrap_or("nothing")))

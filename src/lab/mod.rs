@@ -7,7 +7,6 @@
 //! over the wire.
 
 mod domain;
-mod enlist;
 mod error;
 mod figure;
 mod registrar;

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{LabError, User, World, domain::Domain, enlist::enlist, registrar::Account};
+use super::{LabError, User, World, domain::Domain, registrar::Account};
 use crate::{
     dns::{
         Family, Resolver, TsigKey,
@@ -178,6 +178,7 @@ impl World {
         let Some(user) = self.users().iter().find(|user| user.name == home) else { return Ok(()) };
         let request = SoftphoneRequest {
             user: user.aor.to_string(),
+            account: None,
             listen: None,
             ring: RING,
             tap: Some(self.sip.recorder.tap(party)),
@@ -206,23 +207,22 @@ impl World {
         };
         let request = SoftphoneRequest {
             user: aor.clone(),
+            account: Some(self.account(domain.name().as_str())?),
             listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
             ring: RING,
             tap: Some(self.sip.recorder.tap(party)),
         };
         let failed = |why| LabError::Phone { user: aor.clone(), why };
         let phone = Softphone::start(&access, request).await.map_err(failed)?;
-        let name = user_of(domain.name().as_str()).to_owned();
-        let path = password_file(self.folder(), domain.name().as_str());
-        let password = std::fs::read_to_string(&path).map_err(|why| LabError::Folder { path, why })?;
-        if let Some((_, address)) = phone.listening().first() {
-            let contact = format!("sip:{name}@{address}");
-            let user = digest::User { name, password: password.trim().to_owned() };
-            let registered = enlist(domain.address(), domain.name().as_str(), user, &contact).await;
-            registered.map_err(|why| LabError::Registration { user: aor, why })?;
-        }
         self.sip.phones.insert(party, phone);
         Ok(())
+    }
+
+    /// Who the user of a domain is to its registrar.
+    pub(super) fn account(&self, domain: &str) -> Result<digest::User, LabError> {
+        let path = password_file(self.folder(), domain);
+        let password = std::fs::read_to_string(&path).map_err(|why| LabError::Folder { path, why })?;
+        Ok(digest::User { name: user_of(domain).to_owned(), password: password.trim().to_owned() })
     }
 
     /// What a tool in the hands of a user knows.

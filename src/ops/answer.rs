@@ -117,14 +117,14 @@ pub(super) async fn start(access: &Access, request: &AnswerRequest) -> Result<(P
     let mut config = AgentConfig { answer: Some(plan), ..AgentConfig::default() };
     if let Some(address) = request.listen {
         config.user = user_part(request.user.as_deref())?;
-        let finder = Finder::new(None, locator, None, access.timeout);
+        let finder = Finder::new(None, locator, None, access.timeout).watched(request.capture.tap.clone());
         return Ok((Phone::start(config, both(address), None, finder, &request.capture)?, None));
     }
     let text = request.user.clone().unwrap_or_default();
     let aor = Aor::parse(&text)?;
     let (stay, inside, port) = inside::enter(access, &aor, true).await?;
     (config.user, config.contact) = (Some(aor.user().to_owned()), Some(stay.presence.gruu()));
-    let finder = Finder::new(Some(inside), locator, None, access.timeout);
+    let finder = Finder::new(Some(inside), locator, None, access.timeout).watched(request.capture.tap.clone());
     let phone = Phone::start(config, any_port(access.family), Some(port), finder, &request.capture)?;
     Ok((phone, Some(stay)))
 }

@@ -18,7 +18,7 @@ use crate::{
     name::{Aor, OverlayId, PeerId, ResourceName, Service, ServiceUri},
     sip::{
         tap::Tap,
-        transport::{Hop, Protocol},
+        transport::{Hop, Protocol, Remote},
         uri::SipUri,
     },
 };
@@ -93,6 +93,14 @@ impl Finder {
                 self.inside(inside, &uri).await
             }
             _ => self.outside(&uri).await,
+        }
+    }
+
+    /// Tries this hop first as long as what was found for the URI is believed.
+    pub(super) async fn prefer(&self, uri: &str, remote: Remote) {
+        let Some(inside) = &self.overlay else { return };
+        if let Some((_, found)) = inside.recent.lock().await.get_mut(uri) {
+            found.sort_by_key(|found| found.hop.remote != remote);
         }
     }
 

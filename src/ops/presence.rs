@@ -129,7 +129,7 @@ fn behind(contact: &Contact) -> Contact {
 }
 
 /// The contacts of a record that was looked up.
-fn contacts_of(record: &RecordView) -> Vec<Contact> {
+pub(super) fn contacts_of(record: &RecordView) -> Vec<Contact> {
     let contacts = record.contacts.iter().map(|contact| {
         // From 0 to 1 in thousandths: nothing is lost.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -25,10 +25,11 @@ use super::{
     presence::Presence,
 };
 use crate::{
+    kind::Kind,
     media::sdp::Local,
     name::OverlayId,
-    sip::{tap::Tap, transport::Protocol, uri::SipUri},
-    ua::{CallId, CallPlan},
+    sip::{digest::User, tap::Tap, transport::Protocol, uri::SipUri},
+    ua::{CallId, CallPlan, RegisterEvent, RegisterPlan, registrar_of},
 };
 
 /// Calls that wait to be placed.
@@ -37,6 +38,8 @@ const COMMANDS: usize = 8;
 const LINGER: Duration = Duration::from_millis(100);
 /// When a registration that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How long a binding with a domain is to hold.
+const EXPIRES: Duration = Duration::from_secs(3_600);
 
 /// What a softphone is to be.
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ pub struct SoftphoneRequest {
     pub user: String,
     /// Where to listen as an ordinary user agent, without the overlay.
     pub listen: Option<SocketAddr>,
+    /// Who its owner is to the registrar of that domain.
+    pub account: Option<User>,
     /// How long to ring before it answers.
     pub ring: Duration,
     /// Who listens in, if anybody.
@@ -69,7 +74,7 @@ struct Command {
 }
 
 impl Softphone {
-    /// Begins to answer. A user of the overlay is registered from now on.
+    /// Begins to answer, registered from now on: in the overlay, or with the domain that there is an account for.
     ///
     /// # Errors
     /// [`OpsError`]: no way into the overlay, a registration that is refused, an address in use.
@@ -83,8 +88,11 @@ impl Softphone {
             count: None,
             capture: CaptureRequest { tap: request.tap.clone(), ..CaptureRequest::default() },
         };
-        let (phone, stay) = answer::start(access, &answering).await?;
+        let (mut phone, stay) = answer::start(access, &answering).await?;
         let listening = phone.listening().to_vec();
+        if let (Some(account), Some((_, address))) = (request.account, listening.first()) {
+            enlist(&mut phone, &request.user, *address, account, access.timeout).await?;
+        }
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let desk = Desk {
             phone,
@@ -118,6 +126,37 @@ impl Softphone {
     }
 }
 
+/// Binds an ordinary phone at the registrar of its domain, and keeps it bound.
+async fn enlist(
+    phone: &mut Phone,
+    aor: &str,
+    address: SocketAddr,
+    account: User,
+    patience: Duration,
+) -> Result<(), OpsError> {
+    let refused = |why: String| OpsError::NotRegistered { aor: aor.to_owned(), why, kind: Kind::Negative };
+    let uri = SipUri::parse(aor).map_err(|error| refused(error.to_string()))?;
+    let plan = RegisterPlan {
+        aor: aor.to_owned(),
+        registrar: registrar_of(&uri),
+        contact: format!("sip:{}@{address}", uri.user.unwrap_or_default()),
+        routes: Vec::new(),
+        user: Some(account),
+        expires: EXPIRES,
+        keep: true,
+        patience,
+        user_agent: USER_AGENT.to_owned(),
+    };
+    phone.agent().register(plan, Instant::now());
+    loop {
+        match phone.next_registration().await {
+            RegisterEvent::Bound(_) => return Ok(()),
+            RegisterEvent::Failed { fault, .. } => return Err(refused(fault.to_string())),
+            RegisterEvent::Challenged { .. } | RegisterEvent::Removed { .. } | RegisterEvent::Lost => {}
+        }
+    }
+}
+
 /// What the softphone's task owns.
 struct Desk {
     phone: Phone,
@@ -131,6 +170,11 @@ impl Desk {
     async fn serve(mut self, mut stay: Option<inside::Stay>, mut commands: mpsc::Receiver<Command>) {
         let mut refresh = Instant::now() + Presence::refresh_after();
         loop {
+            while let Some(event) = self.phone.take_registration() {
+                if let RegisterEvent::Failed { fault, .. } = event {
+                    tracing::warn!("{} is not registered with its domain: {fault}; trying again", self.user);
+                }
+            }
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(command) => self.place(command),

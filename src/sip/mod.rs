@@ -35,7 +35,6 @@ pub mod compose;
 pub mod derive;
 pub mod dialog;
 pub mod digest;
-mod draft;
 pub mod edit;
 mod error;
 pub mod framing;
@@ -52,7 +51,6 @@ pub mod uri;
 mod views;
 
 pub use check::Fault;
-pub use draft::Draft;
 pub use error::ParseError;
 pub use message::{MAX_HEAD, MAX_HEADERS, Message, Start};
 pub use method::Method;

@@ -226,7 +226,7 @@ impl<'a> Board<'a> {
         let AskedView { whom, question, answer, .. } = asked;
         let text = format!("{whom}: {} {to} {}", safe(question), safe(answer));
         let column = self.column(asked.by);
-        let (before, after) = (column.saturating_sub(self.left + 1), self.width.saturating_sub(column + 2));
+        let (before, after) = (column.saturating_sub(self.left + 3), self.width.saturating_sub(column + 2));
         let to_right = text.chars().count() <= after || after >= before;
         let text = self.shortened(&text, if to_right { after } else { before });
         let start = if to_right { column + 2 } else { column.saturating_sub(text.chars().count() + 1) };
