@@ -11,6 +11,7 @@ mod faults;
 mod forge;
 mod forged;
 mod json_schema;
+mod lab;
 mod layers;
 mod liars;
 mod locate;
