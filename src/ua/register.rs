@@ -414,3 +414,6 @@ pub fn registrar_of(uri: &SipUri<'_>) -> String {
     });
     format!("{scheme}:{}{port}{}", uri.host, params.collect::<String>())
 }
+
+#[cfg(test)]
+mod tests;
