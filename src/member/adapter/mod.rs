@@ -9,7 +9,6 @@ mod phones;
 use std::{collections::HashMap, net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::core::Core;
-pub use phones::{PhonesError, TEMPLATE, load};
 use crate::{
     client::Put,
     clock::UnixMs,
@@ -23,6 +22,7 @@ use crate::{
     record::{Body, Contact, MAX_ADDRESSES, MAX_Q, Payload, RecordError, TOMBSTONE_GRACE, seal},
     sip::digest::{Algorithm, Secret, Terms},
 };
+pub use phones::{PhonesError, TEMPLATE, load};
 
 /// How long a routing record lives that nobody renews: this process may be killed.
 const LIFETIME: Duration = Duration::from_secs(600);

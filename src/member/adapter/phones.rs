@@ -19,15 +19,16 @@ use crate::{
 const MAX_FILE: u64 = 4 << 20;
 /// The longest name of a phone: it names a folder.
 const MAX_USER: usize = 64;
-/// What is offered unless the file says otherwise, as far as every phone can answer it.
-const USUAL: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Md5];
+/// Of these the first that every phone has a secret for is offered, unless the file says otherwise. One alone: many
+/// phones do not pass over a challenge that they cannot answer, as RFC 8760 §2.4 wants it, but give up.
+const USUAL: [Algorithm; 3] = [Algorithm::Md5, Algorithm::Sha256, Algorithm::Sha512T256];
 
 /// A file of phones with everything explained.
 pub const TEMPLATE: &str = r#"# The phones that may register at this member's adapter (p2p-join --adapter ADDR --phones FILE).
 # Nobody else may read this file: chmod 600.
 
-# Digest algorithms that phones are asked for, the preferred one first. Without this line SHA-256 and MD5, as far as
-# every phone's secret allows.
+# Digest algorithms that phones are asked for, the preferred one first. Without this line MD5 alone, for many phones do
+# not even register where they are offered another one besides; phones that know RFC 8760 deserve better.
 #algorithms = ["SHA-512-256", "SHA-256", "MD5"]
 
 # One entry for each phone. Each is a device of its own in the overlay, also if several belong to one user.
@@ -177,9 +178,9 @@ fn secret(hashes: &BTreeMap<String, String>) -> Result<Secret, String> {
 fn algorithms(wanted: Option<Vec<String>>, phones: &[Phone]) -> Result<Vec<Algorithm>, String> {
     let all_serve = |algorithm: Algorithm| phones.iter().all(|phone| phone.secret.serves(algorithm));
     let Some(wanted) = wanted else {
-        let usual: Vec<Algorithm> = USUAL.into_iter().filter(|algorithm| all_serve(*algorithm)).collect();
-        let why = "the phones have no algorithm in common; give each an ha1 of SHA-256 or MD5, or a password";
-        return if usual.is_empty() { Err(why.to_owned()) } else { Ok(usual) };
+        let why = "the phones have no algorithm in common; give each an ha1 of MD5, or a password";
+        let usual = USUAL.into_iter().find(|algorithm| all_serve(*algorithm));
+        return usual.map(|algorithm| vec![algorithm]).ok_or_else(|| why.to_owned());
     };
     if wanted.is_empty() {
         return Err("algorithms is empty".to_owned());
@@ -223,7 +224,7 @@ mod tests {
         assert_eq!((phone.aor.to_string().as_str(), phone.user.as_str()), ("sip:alice@p2psip.org", "alice-desk"));
         assert_eq!(phone.home.folder(), folder.1.folder().join("phones/alice-desk"));
         assert_eq!(phone.secret, Secret::of_password("alice-desk", "p2psip.org", "change me"));
-        assert_eq!(algorithms, USUAL);
+        assert_eq!(algorithms, [Algorithm::Md5]);
         assert!(folder.load(&TEMPLATE.replace("#home", "home")).unwrap().0[0].home.folder().ends_with("home/."));
         let chosen = folder.load(&TEMPLATE.replace("#algorithms", "algorithms")).unwrap().1;
         assert_eq!(chosen[0], Algorithm::Sha512T256);
@@ -231,6 +232,9 @@ mod tests {
 
     #[test]
     fn hashes_limit_what_phones_are_asked_for() {
+        let sha256 = format!("ha1 = {{ SHA-256 = \"{}\" }}", "0a".repeat(32));
+        let text = format!("[[phone]]\naor = \"sip:alice@p2psip.org\"\nuser = \"a\"\n{sha256}\n");
+        assert_eq!(folder().load(&text).unwrap().1, [Algorithm::Sha256]);
         let md5 = format!("ha1 = {{ MD5 = \"{}\" }}", "0a".repeat(16));
         let text = format!("[[phone]]\naor = \"sip:alice@p2psip.org\"\nuser = \"a\"\n{md5}\n");
         assert_eq!(folder().load(&text).unwrap().1, [Algorithm::Md5]);

@@ -194,7 +194,8 @@ impl Proxy {
         if config.address.is_some() && member.core.descriptor().is_local() {
             return Err(ProxyError::Local { overlay });
         }
-        let publisher = config.adapter.as_ref().map(|adapter| Publisher::new(&member.core, &adapter.phones)).transpose()?;
+        let publisher =
+            config.adapter.as_ref().map(|adapter| Publisher::new(&member.core, &adapter.phones)).transpose()?;
         let network = member.network().clone();
         let (incoming, streams) = accept_streams(&network).await?;
         let bound = Transports::bind(transport::Config {

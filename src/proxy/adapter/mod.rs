@@ -212,7 +212,8 @@ impl Adapter {
             body: message.body(),
         };
         let (lines, by_user) = (&self.lines, &self.by_user);
-        let secret_of = |user: &str| by_user.get(user).and_then(|phone| lines.get(phone)).map(|line| &line.phone.secret);
+        let secret_of =
+            |user: &str| by_user.get(user).and_then(|phone| lines.get(phone)).map(|line| &line.phone.secret);
         let user = match self.gate.check(message.values(answers), &request, secret_of, now) {
             Ok(user) => user,
             Err(Refusal::Malformed(_)) => return Admission::refuse(400, "Malformed Credentials"),
@@ -226,7 +227,11 @@ impl Adapter {
             return Admission::refuse(403, "Forbidden");
         };
         if registers {
-            return if ours { Admission::Register(instance) } else { Admission::refuse(403, "Not the Registrar of That") };
+            return if ours {
+                Admission::Register(instance)
+            } else {
+                Admission::refuse(403, "Not the Registrar of That")
+            };
         }
         let from = message.from().ok().and_then(|from| from.uri.sip().copied());
         let is_own = |from: &SipUri<'_>| realm.user(from) == Some(Ok(line.phone.aor.clone()));
@@ -254,6 +259,3 @@ impl Adapter {
         self.lines.get(instance).map(|line| &line.phone.aor)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -208,9 +208,8 @@ impl Adapter {
             };
             let expires = contact.expires().or(general).map_or(longest, |s| Duration::from_secs(s.into()));
             if expires.is_zero() {
-                let is_bound = |binding: &Binding| {
-                    Uri::parse(&binding.uri).is_ok_and(|bound| bound.is_equivalent(&contact.uri))
-                };
+                let is_bound =
+                    |binding: &Binding| Uri::parse(&binding.uri).is_ok_and(|bound| bound.is_equivalent(&contact.uri));
                 if matches!(wish, Wish::Query) && line.binding.as_ref().is_none_or(is_bound) {
                     wish = Wish::Remove;
                 }

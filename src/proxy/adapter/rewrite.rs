@@ -22,9 +22,9 @@ impl Adapter {
         for name in [Name::Authorization, Name::ProxyAuthorization] {
             let of_name = || message.credentials().filter(move |(of, _)| *of == name).map(|(_, parsed)| parsed);
             let ours = |index: usize| {
-                of_name().nth(index).is_some_and(|line| {
-                    line.is_ok_and(|line| line.text("realm").as_deref() == Some(self.gate.realm()))
-                })
+                of_name()
+                    .nth(index)
+                    .is_some_and(|line| line.is_ok_and(|line| line.text("realm").as_deref() == Some(self.gate.realm())))
             };
             if !(0..message.count(name)).any(ours) {
                 continue;

@@ -73,9 +73,8 @@ impl Engine {
             Located::Nowhere { .. } => (None, None),
         };
         let own = self.layer.new_branch(Some(mark(&message)));
-        let bytes = hop
-            .as_ref()
-            .and_then(|hop| self.rewritten(&message, &source, &plan, uri.as_deref(), phone, 0, hop, &own));
+        let bytes =
+            hop.as_ref().and_then(|hop| self.rewritten(&message, &source, &plan, uri.as_deref(), phone, 0, hop, &own));
         match (hop, bytes) {
             (Some(hop), Some(bytes)) => {
                 self.counts.acks += 1;

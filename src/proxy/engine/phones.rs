@@ -157,7 +157,8 @@ impl Engine {
             return (Located::Groups(groups), Vec::new());
         };
         let own = Remote::Peer(self.config.peer);
-        let is_own = |target: &Target| matches!(&target.place, Place::Hops(hops) if hops.iter().any(|h| h.remote == own));
+        let is_own =
+            |target: &Target| matches!(&target.place, Place::Hops(hops) if hops.iter().any(|h| h.remote == own));
         let wanted = match instance {
             Some(Instance::Id(id)) => Some(id),
             Some(Instance::Unknown) | None => None,
@@ -182,14 +183,7 @@ impl Engine {
     }
 
     /// What changes in a request between a phone and the overlay.
-    pub(super) fn dress(
-        &self,
-        edit: &mut Edit<'_>,
-        message: &Message,
-        plan: &Plan,
-        to: Option<InstanceId>,
-        hop: &Hop,
-    ) {
+    pub(super) fn dress(&self, edit: &mut Edit<'_>, message: &Message, plan: &Plan, to: Option<InstanceId>, hop: &Hop) {
         let Some(adapter) = &self.adapter else { return };
         if let Some(from) = &plan.phone {
             adapter.outward(edit, message, from);
@@ -214,3 +208,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,7 @@ fn short(decision: &Decision) -> String {
                 Next::User { aor, instance: None } => format!("user {}", aor.user()),
                 Next::User { aor, instance: Some(Instance::Id(_)) } => format!("device of {}", aor.user()),
                 Next::User { aor, instance: Some(Instance::Unknown) } => format!("no device of {}", aor.user()),
+                Next::Proxy => "out".to_owned(),
                 Next::RequestUri(uri) => format!("to {uri}"),
                 Next::Route { uri, strict: false } => format!("route {uri}"),
                 Next::Route { uri, strict: true } => format!("strict {uri}"),
