@@ -189,6 +189,12 @@ impl Server {
                     self.engine.located(question, located, now);
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => self.find(question, uri, secure),
+                // No adapter has its phones here.
+                Output::Publish { .. } => {}
+                Output::Locate { question, what: What::Proxy } => {
+                    let located = Located::Nowhere { status: 500, reason: "Server Internal Error" };
+                    self.engine.located(question, located, now);
+                }
                 // Nobody is a member here.
                 Output::Identify { question, .. } => self.engine.identified(question, &[], now),
             }

@@ -106,6 +106,8 @@ pub struct Plan {
     pub next: Next,
     /// How many targets may be tried at a time (RFC 5393 §5.3).
     pub breadth: u32,
+    /// The phone that sent it, if one did.
+    pub phone: Option<InstanceId>,
 }
 
 /// Where a request goes next.
@@ -118,6 +120,8 @@ pub enum Next {
         /// The only instance that will do, if the Request-URI names one (RFC 5627 §5.3).
         instance: Option<Instance>,
     },
+    /// Out of the overlay, by any proxy peer, which gets a Route that names it.
+    Proxy,
     /// To where RFC 3263 finds the Request-URI.
     RequestUri(String),
     /// To where RFC 3263 finds the topmost Route that is left.
@@ -157,7 +161,7 @@ impl From<Rejection> for Decision {
 
 impl Realm {
     /// Whether a URI's host is this proxy peer, by the overlay's name or by an address of its own.
-    fn is_ours(&self, uri: &SipUri<'_>) -> bool {
+    pub(super) fn is_ours(&self, uri: &SipUri<'_>) -> bool {
         self.serves(&uri.host, uri)
     }
 
@@ -170,7 +174,7 @@ impl Realm {
     }
 
     /// The user of the overlay that a URI names; `Err` if it names somebody who cannot be one.
-    fn user(&self, uri: &SipUri<'_>) -> Option<Result<Aor, ()>> {
+    pub(super) fn user(&self, uri: &SipUri<'_>) -> Option<Result<Aor, ()>> {
         let user = uri.user.filter(|_| self.is_ours(uri))?;
         Some(Aor::parse(&format!("sip:{user}@{}", self.overlay)).map_err(|_| ()))
     }
@@ -238,6 +242,7 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         secure: uri.sip().is_some_and(|uri| uri.secure),
         next: Next::RequestUri(uri.as_str().to_owned()),
         breadth,
+        phone: None,
     };
 
     if let Some(route) = routes.get(strip) {
