@@ -395,7 +395,7 @@ impl Agent {
         let id = self.new_call();
         plan.media.session = plan.media.session.wrapping_add(id.0);
         let contact = match &self.config.contact {
-            Some(contact) => format!("<{contact}>"),
+            Some(contact) => format!("<{}>", secured(contact, wants_secure_contact(invite))),
             None => {
                 let to = invite.request_uri().unwrap_or_default();
                 contact_at(to, source.protocol, &source.local.to_string(), is_secure(to))
@@ -681,6 +681,21 @@ fn contact_at(uri: &str, protocol: Protocol, sent_by: &str, secure: bool) -> Str
     format!("<{scheme}:{user}{sent_by}{transport}>")
 }
 
-fn is_secure(uri: &str) -> bool {
+/// Whether the Contact of whoever answers an INVITE has to be `sips` (RFC 3261 §12.1.1).
+pub(super) fn wants_secure_contact(invite: &Message) -> bool {
+    let top = invite.record_routes().next().and_then(Result::ok);
+    is_secure(invite.request_uri().unwrap_or_default())
+        || top.is_some_and(|top| top.uri.sip().is_some_and(|uri| uri.secure))
+}
+
+pub(super) fn is_secure(uri: &str) -> bool {
     SipUri::parse(uri).is_ok_and(|uri| uri.secure)
+}
+
+/// The Contact URI with the scheme `sips`, if the dialog is to be secure (RFC 3261 §8.1.1.8, §12.1.1).
+pub(super) fn secured(contact: &str, secure: bool) -> String {
+    match contact.split_once(':') {
+        Some((scheme, rest)) if secure && scheme.eq_ignore_ascii_case("sip") => format!("sips:{rest}"),
+        _ => contact.to_owned(),
+    }
 }

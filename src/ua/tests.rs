@@ -554,3 +554,27 @@ fn two_calls_at_once_do_not_mix() {
     assert_eq!(world.names(BOB).iter().filter(|name| *name == "ended by Them").count(), 2);
     assert!(world.is_idle());
 }
+
+#[test]
+fn a_secure_call_has_secure_contacts_on_both_sides() {
+    let gruu = "sip:alice@p2psip.org;gr=x".to_owned();
+    let plan = |target: &str| CallPlan { target: target.to_owned(), contact: Some(gruu.clone()), ..plan() };
+    for (target, contact) in [("sip:bob@192.0.2.2", "<sip:alice@"), ("sips:bob@192.0.2.2", "<sips:alice@")] {
+        let mut out = Vec::new();
+        let pace = super::Pace { t1: Duration::from_millis(500), t2: Duration::from_secs(4) };
+        let mut call = super::call::Call::new(plan(target), "c".to_owned(), "t".to_owned(), pace, Instant::now());
+        call.start(&mut out);
+        let super::Action::Request { bytes, .. } = &out[0] else { panic!("{out:?}") };
+        assert!(String::from_utf8_lossy(bytes).contains(&format!("Contact: {contact}")), "{bytes:?}");
+    }
+    let invite = |uri: &str, recorded: &str| {
+        let text = format!(
+            "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nRecord-Route: <{recorded};lr>\r\n\
+             From: <sip:a@b>;tag=1\r\nTo: <sip:b@b>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n"
+        );
+        super::agent::wants_secure_contact(&Message::parse(text.into()).unwrap())
+    };
+    assert!(!invite("sip:b@b", "sip:p2psip.org"));
+    assert!(invite("sips:b@b", "sip:p2psip.org"));
+    assert!(invite("sip:b@b", "sips:p2psip.org"));
+}

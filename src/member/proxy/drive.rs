@@ -197,6 +197,7 @@ impl Driver {
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => self.locate(question, &uri, secure),
                 Output::Identify { question, peer, claimed } => self.identify(question, peer, claimed),
+                Output::Learned { hop, health } => servers::learn(&self.locator, &hop, health),
             }
         }
     }

@@ -194,7 +194,7 @@ impl Proxy {
         udp.map_err(|why| ProxyError::Socket { address: config.address, why })?;
 
         let reachable = reachable(&listening);
-        let own = reachable.iter().map(|(_, address)| *address).collect();
+        let own = reachable.clone();
         let now = Instant::now();
         let engine = Engine::new(
             engine::Config {

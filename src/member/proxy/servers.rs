@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    dns::locate::{Host, Locator, Query, Target, Transport, Verdict},
-    proxy::engine::Located,
+    dns::locate::{Failure, Host, Locator, Query, Target, Transport, Verdict},
+    proxy::{engine::Located, fork::Health},
     sip::{
-        transport::{Hop, Protocol},
+        transport::{Hop, Protocol, Remote},
         uri::SipUri,
     },
 };
@@ -32,6 +32,23 @@ pub(super) async fn locate(locator: &Locator, uri: &str, secure: bool) -> Locate
             Verdict::Unanswered => Located::Nowhere { status: 500, reason: "DNS Does Not Answer" },
         },
         Err(_) => Located::Nowhere { status: 500, reason: "Cannot Be Located" },
+    }
+}
+
+/// Remembers how a server does, so that one that has failed is tried last for a while.
+pub(super) fn learn(locator: &Locator, hop: &Hop, health: Health) {
+    let transport = match hop.protocol {
+        Protocol::Udp => Transport::Udp,
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Tls => Transport::Tls,
+        Protocol::Overlay => return,
+    };
+    let Remote::Socket(address) = hop.remote else { return };
+    match health {
+        Health::Works => locator.worked(transport, address),
+        Health::Silent => locator.failed(transport, address, Failure::Timeout),
+        Health::Unreachable => locator.failed(transport, address, Failure::Transport),
+        Health::Busy(retry_after) => locator.failed(transport, address, Failure::Unavailable(retry_after)),
     }
 }
 

@@ -91,9 +91,12 @@ impl Engine {
         let mut edit = Edit::new(message);
         let forwards = message.max_forwards().ok()?.map_or(MAX_FORWARDS, |left| left.saturating_sub(1));
         edit.set(Name::MaxForwards, forwards.to_string());
-        if breadth > 0 {
+        // Every request that is passed on has one (RFC 5393 §5.3.3), but for ACK, which is never forked.
+        if breadth > 0 && message.max_breadth() != Ok(Some(breadth)) {
             edit.set(Name::MaxBreadth, breadth.to_string());
         }
+        // It was for us, and for nobody else (RFC 3325 §5).
+        edit.remove_all(Name::PPreferredIdentity);
         self.route(&mut edit, message, plan, uri);
         if self.is_recorded(message, source, plan) {
             let scheme = if plan.secure { "sips" } else { "sip" };
@@ -158,16 +161,15 @@ impl Engine {
     /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.
     fn sent_by(&self, hop: &Hop) -> Option<String> {
         let Remote::Socket(remote) = hop.remote else { return Some(via_host(&self.config.peer)) };
-        let own = |wanted: &dyn Fn(&SocketAddr) -> bool| self.config.realm.own.iter().find(|own| wanted(own)).copied();
-        let same = |own: &SocketAddr| own.is_ipv4() == remote.is_ipv4();
-        let loopback = |own: &SocketAddr| own.ip().is_loopback() == remote.ip().is_loopback();
-        let tls_port = Protocol::Tls.default_port();
-        let fits = |own: &SocketAddr| (hop.protocol == Protocol::Tls) == (own.port() == tls_port);
-        own(&|own| Some(*own) == hop.local && fits(own))
-            .or_else(|| own(&|own| same(own) && loopback(own) && fits(own)))
-            .or_else(|| own(&|own| same(own) && loopback(own)))
-            .or_else(|| own(&same))
-            .map(|own| own.to_string())
+        // Of the first that fits in most respects. Without a TLS port of our own, responses come on the connection.
+        let fit = |(protocol, own): &(Protocol, SocketAddr)| {
+            let by_scope = own.ip().is_loopback() == remote.ip().is_loopback();
+            (*protocol == hop.protocol, hop.local == Some(*own), by_scope)
+        };
+        let mut usable = self.config.realm.own.iter().filter(|(_, own)| own.is_ipv4() == remote.is_ipv4());
+        let first = usable.next()?;
+        let best = usable.fold(first, |best, own| if fit(own) > fit(best) { own } else { best });
+        Some(best.1.to_string())
     }
 
     /// Whether the request was here before, and nothing that routes it has changed since (RFC 3261 §16.3 step 4, RFC
@@ -182,7 +184,7 @@ impl Engine {
                     .realm
                     .own
                     .iter()
-                    .any(|own| via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port()));
+                    .any(|(_, own)| via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port()));
             let marked =
                 || via.branch().and_then(|branch| Branch::read(branch.as_bytes())).and_then(|parts| parts.mark);
             ours && marked() == Some(mark)
