@@ -578,3 +578,19 @@ fn a_secure_call_has_secure_contacts_on_both_sides() {
     assert!(invite("sips:b@b", "sip:p2psip.org"));
     assert!(invite("sip:b@b", "sips:p2psip.org"));
 }
+
+#[test]
+fn a_reinvite_proves_that_an_answer_arrived_whose_ack_was_lost() {
+    let mut world = World::new(answer(0, 200));
+    world.meddle = Box::new(|message, _| if message.method() == Method::Ack { Verdict::Lose } else { Verdict::Pass });
+    world.call(CallPlan { reinvite: Some(Duration::from_millis(100)), hold: Some(Duration::from_secs(1)), ..plan() });
+    world.run(FOREVER);
+    assert_eq!(world.names(BOB), ["incoming", "refreshed", "answered", "ended by Them"]);
+    assert_eq!(world.names(ALICE), ["answered", "reinvited 200", "ended by Us"]);
+    // So does a BYE, but then something was wrong.
+    let mut world = World::new(answer(0, 200));
+    world.meddle = Box::new(|message, _| if message.method() == Method::Ack { Verdict::Lose } else { Verdict::Pass });
+    world.call(CallPlan { hold: Some(Duration::from_secs(1)), ..plan() });
+    world.run(FOREVER);
+    assert_eq!(world.names(BOB), ["incoming", "answered", "ended by Them, at fault"]);
+}

@@ -7,9 +7,7 @@ name_server
 kamailio_proxy
 overlay
 for n in 1 2; do
-    enrol "proxy$n" sip:p2psip.org
-    join "proxy$n" --listen "/ip4/127.0.0.1/tcp/400$((n + 1))" --proxy="198.51.100.2$n:5060"
-    within 10 sipsak -s sip:p2psip.org -p "198.51.100.2$n" || fail "proxy peer $n does not answer OPTIONS"
+    proxy_peer "$n"
 done
 say "BIND, Kamailio, and an overlay with two proxy peers are up"
 

@@ -10,7 +10,8 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use tokio::time::timeout_at;
 
 use super::{
-    Answer, BadTargets, Failure, Finding, Locate, Next, Options, Query, Question, Random, Step, Target, Transport, Verdict,
+    Answer, BadTargets, Failure, Finding, Locate, Next, Options, Query, Question, Random, Step, Target, Transport,
+    Verdict,
 };
 use crate::dns::{
     DnsError, Origin, Resolver, RrSet,

@@ -152,15 +152,7 @@ impl Driver {
 
     fn on_failure(&mut self, token: Token, error: &SendError) {
         tracing::debug!(%error, "a SIP message was not sent");
-        let hop = match error {
-            SendError::NoSocket { hop }
-            | SendError::Unreachable { hop, .. }
-            | SendError::Untrusted { hop, .. }
-            | SendError::Stalled { hop }
-            | SendError::TooLong { hop, .. }
-            | SendError::Crowded { hop } => hop,
-        };
-        if let Remote::Peer(peer) = hop.remote {
+        if let Remote::Peer(peer) = error.hop().remote {
             self.directory.failed(&peer);
         }
         self.engine.transport_failed(token, now());

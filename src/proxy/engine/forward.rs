@@ -178,13 +178,11 @@ impl Engine {
         let mark = mark(message);
         let peer = via_host(&self.config.peer);
         message.vias().filter_map(Result::ok).any(|via| {
-            let ours = via.host.is_name(&peer)
-                || self
-                    .config
-                    .realm
-                    .own
-                    .iter()
-                    .any(|(_, own)| via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port()));
+            let ours =
+                via.host.is_name(&peer)
+                    || self.config.realm.own.iter().any(|(_, own)| {
+                        via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port())
+                    });
             let marked =
                 || via.branch().and_then(|branch| Branch::read(branch.as_bytes())).and_then(|parts| parts.mark);
             ours && marked() == Some(mark)

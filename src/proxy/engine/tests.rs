@@ -96,7 +96,10 @@ impl World {
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            realm: Realm { overlay: OverlayId::parse("p2psip.org").unwrap(), own: vec![(Protocol::Udp, OWN.parse().unwrap())] },
+            realm: Realm {
+                overlay: OverlayId::parse("p2psip.org").unwrap(),
+                own: vec![(Protocol::Udp, OWN.parse().unwrap())],
+            },
             peer: peer(99),
             transactions: transaction::Config::default(),
             patience: Patience::default(),
@@ -627,10 +630,8 @@ proptest! {
 #[test]
 fn a_user_who_has_moved_is_looked_up_again() {
     let mut world = World::new();
-    let sent = world.receive(invite_bob("1", ""), &outside()).expect(&[
-        "100 INVITE to 198.51.100.7:5060",
-        "INVITE to peer 2",
-    ]);
+    let sent =
+        world.receive(invite_bob("1", ""), &outside()).expect(&["100 INVITE to 198.51.100.7:5060", "INVITE to peer 2"]);
     assert_eq!(sent.len(), 2);
     // Meanwhile the driver has learnt that the peer is gone.
     world.users.insert("bob".to_owned(), Located::Groups(vec![vec![at_peer(3), at_peer(4)]]));
@@ -666,7 +667,8 @@ fn a_user_who_cannot_be_reached_is_looked_up_twice_and_no_more() {
     world.engine.transport_failed(token, world.now);
     world.drain();
     world.expect(&["100 INVITE to 198.51.100.7:5060", "INVITE to peer 2"]);
-    let cancel = request(&outside(), "CANCEL sip:bob@p2psip.org", "sip:carol@example.com", "<sip:bob@p2psip.org>", "2", "");
+    let cancel =
+        request(&outside(), "CANCEL sip:bob@p2psip.org", "sip:carol@example.com", "<sip:bob@p2psip.org>", "2", "");
     world.receive(cancel, &outside());
     world.expect(&["200 CANCEL to 198.51.100.7:5060", "487 INVITE to 198.51.100.7:5060"]);
     let question = world.open.pop().unwrap();
@@ -696,7 +698,10 @@ fn a_via_names_the_port_that_its_transport_is_served_at() {
         let hop = Hop::socket(protocol, "203.0.113.5:5080".parse().unwrap());
         world.servers.insert("sip:carol@example.com".to_owned(), Located::Hops(vec![hop]));
         let from = "sip:alice@p2psip.org";
-        world.receive(request(&stream(1), "INVITE sip:carol@example.com", from, "<sip:c@d>", protocol.token(), ""), &stream(1));
+        world.receive(
+            request(&stream(1), "INVITE sip:carol@example.com", from, "<sip:c@d>", protocol.token(), ""),
+            &stream(1),
+        );
         let (_, invite) = world.sent.pop().unwrap();
         let via = invite.top_via().unwrap();
         assert_eq!((via.transport, via.port), (protocol.token(), Some(port)));

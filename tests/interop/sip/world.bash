@@ -65,6 +65,26 @@ expect() {
     ((code == wanted)) || fail "exit code $code, not $wanted: ${*/#$bin\//}"$'\n'"$output"
 }
 
+# dns_lists N...: from now on the DNS names only these proxy peers, in this order.
+serial=1
+dns_lists() {
+    local service n priority=0
+    serial=$((serial + 1))
+    {
+        grep -v SRV "$here/p2psip.org.zone" | sed "s/hostmaster [0-9]*/hostmaster $serial/"
+        for n in "$@"; do
+            priority=$((priority + 10))
+            for service in _sip._udp:5060 _sip._tcp:5060 _sips._tcp:5061; do
+                echo "${service%:*} IN SRV $priority 10 ${service#*:} proxy$n"
+            done
+        done
+    } >"$work/p2psip.org.zone"
+    [[ -s $work/named.pid ]] || return 0
+    kill -HUP "$(cat "$work/named.pid")"
+    listed() { [[ $(dig +short @198.51.100.53 p2psip.org SOA) == *" $serial "* ]]; }
+    within 5 listed || fail "BIND does not load the new zone"
+}
+
 # name_server: BIND, with example.com, and p2psip.org as $work/p2psip.org.zone has it.
 name_server() {
     cp "$here/example.com.zone" "$work/"
@@ -160,11 +180,18 @@ proxy_peer() {
     within 10 sipsak -s sip:p2psip.org -p "$address" || fail "proxy peer $n does not answer OPTIONS"
 }
 
-# sipp_with SCENARIO OPTIONS...: one of the scenarios beside this file.
+# scenario NAME FROM SED-SCRIPT: a scenario of the script's own, made of one beside this file.
+scenario() {
+    sed -E "$3" "$here/$2.xml" >"$work/$1.xml"
+    ! cmp -s "$here/$2.xml" "$work/$1.xml" || fail "$1 is no other scenario than $2"
+}
+
+# sipp_with SCENARIO OPTIONS...: one of the scenarios beside this file, or of the script's own.
 sipp_with() {
-    local scenario=$1
+    local scenario=$1 file=$here/$1.xml
     shift
-    (cd "$work" && exec sipp -sf "$here/$scenario.xml" -nostdin -timeout 30 -timeout_error \
+    [[ -e $file ]] || file=$work/$scenario.xml
+    (cd "$work" && exec sipp -sf "$file" -nostdin -timeout 30 -timeout_error \
         -trace_err -error_file "$work/sipp-$scenario.log" "$@" >/dev/null 2>&1)
 }
 
