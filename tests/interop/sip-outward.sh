@@ -25,7 +25,7 @@ rings() {
     sipp_with register 198.51.100.11 -i 192.0.2.11 -p "$2" -m 1 -key user "$1" || fail "$1 cannot register"
     sipp_with answer -i 192.0.2.11 -p "$2" -m 1 &
     phone=$!
-    within 5 ss -Hlun "src 192.0.2.11:$2"
+    within 5 listens u "192.0.2.11:$2"
 }
 
 for transport in udp tcp tls; do

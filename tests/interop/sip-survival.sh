@@ -119,7 +119,7 @@ alice_calls() {
     rm -f "$work/bob.log"
     sipp_with "$1" -i 192.0.2.11 -p 5070 -m 1 -d 1500 -trace_msg -message_file "$work/bob.log" &
     bob=$!
-    within 5 ss -Hlun "src 192.0.2.11:5070"
+    within 5 listens u "192.0.2.11:5070"
     calls "${@:2}"
     within 5 grep -q "^INVITE" "$work/bob.log" || fail "Bob's phone does not ring: $(cat "$work/alice.json")"
     carrier=$(grep -o -m 1 "198.51.100.2[12]" "$work/bob.log")

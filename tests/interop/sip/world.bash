@@ -57,6 +57,11 @@ within() {
     done
 }
 
+# listens u|t ADDRESS:PORT: somebody is there on UDP or TCP. As the command of `within`.
+listens() {
+    [[ -n $(ss -Hln"$1" "src $2") ]]
+}
+
 # expect CODE COMMAND...: runs it, keeps what it prints in $output, and insists on its exit code.
 expect() {
     local wanted=$1 code=0
