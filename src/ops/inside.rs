@@ -12,7 +12,7 @@ use crate::{
     identity::SecretKey,
     name::{Aor, PeerId, ResourceName},
     overlay::swarm::Network,
-    record::{Contact, MAX_ADDRESSES, MAX_Q},
+    record::{Contact, MAX_Q},
     sip::transport::OverlayPort,
 };
 
@@ -40,8 +40,7 @@ pub(super) async fn enter(
     let network = access.listener(&descriptor, listen, &key).await?;
     let port = overlay_port(&network, access.timeout).await?;
     let info = network.myself();
-    let addresses = info.addresses.into_iter().take(MAX_ADDRESSES).collect();
-    let contact = Contact::Overlay { peer: info.peer, addresses, q: MAX_Q };
+    let contact = Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q };
     let presence = Presence::begin(&access, &mut lookups, aor, contact, !callee).await?;
     let inside = Inside::new(descriptor.overlay().clone(), lookups, info.peer);
     Ok((Stay { network, presence }, inside, (info.peer, port)))

@@ -12,7 +12,7 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, Swarm, TransportError,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, upgrade::Version},
     identify,
     identity::Keypair,
     multiaddr::Protocol,
@@ -33,7 +33,7 @@ use crate::{
     client::{ErrorCode, ErrorReply, Event, PeerInfo, ReachView, RequestFrame, ResponseFrame},
     name::PeerId,
     overlay::{
-        Answer, Caller, Responder,
+        Answer, Caller, Responder, addresses,
         limits::Limits,
         table::{Heard, SharedTable},
     },
@@ -138,7 +138,10 @@ impl EventLoop {
             transport::build(key, with_quic, circuits)?,
             behaviour::build(&config, key, &protocols, relayed)?,
             key.public().to_peer_id(),
-            swarm::Config::with_tokio_executor().with_idle_connection_timeout(config.idle_timeout),
+            // V1Lazy: a request goes out together with the name of its protocol, and not a round trip later.
+            swarm::Config::with_tokio_executor()
+                .with_idle_connection_timeout(config.idle_timeout)
+                .with_substream_upgrade_protocol_override(Version::V1Lazy),
         );
         let listening = listen(&mut swarm, addresses).await?;
         for address in &listening {
@@ -146,7 +149,7 @@ impl EventLoop {
         }
         let listening: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
         let why = if nat { "no peer has told yet how it sees this member" } else { "not looked into" };
-        shared.reached(listening.clone(), ReachView { why: why.to_owned(), ..ReachView::default() });
+        shared.reached(addresses::best(listening.clone()), ReachView { why: why.to_owned(), ..ReachView::default() });
         Ok(Self {
             swarm,
             protocols,
