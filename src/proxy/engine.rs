@@ -21,7 +21,7 @@ use bytes::Bytes;
 use self::context::{Asked, Context};
 use super::{
     adapter::Adapter,
-    fork::{Patience, Target},
+    fork::{Health, Patience, Target},
     route::{self, Decision, Instance, Next, Origin, Plan, Realm, Rejection},
     throttle::{Rate, Throttle},
 };
@@ -116,6 +116,13 @@ pub enum Output {
         question: Question,
         /// What is to be located.
         what: What,
+    },
+    /// Remember how a server of the public network does.
+    Learned {
+        /// The server.
+        hop: Hop,
+        /// How it does.
+        health: Health,
     },
     /// Find out whose peer the sender of a request is: [`Engine::identified`].
     Identify {

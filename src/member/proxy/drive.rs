@@ -174,15 +174,7 @@ impl Driver {
 
     fn on_failure(&mut self, token: Token, error: &SendError) {
         tracing::debug!(%error, "a SIP message was not sent");
-        let hop = match error {
-            SendError::NoSocket { hop }
-            | SendError::Unreachable { hop, .. }
-            | SendError::Untrusted { hop, .. }
-            | SendError::Stalled { hop }
-            | SendError::TooLong { hop, .. }
-            | SendError::Crowded { hop } => hop,
-        };
-        if let Remote::Peer(peer) = hop.remote {
+        if let Remote::Peer(peer) = error.hop().remote {
             self.directory.failed(&peer);
             self.unreachable.retain(|_, at| at.elapsed() < AVOIDED);
             self.unreachable.insert(peer, Instant::now());
@@ -226,6 +218,7 @@ impl Driver {
                 Output::Publish { instance, present } => self.publish(instance, present),
                 // Only the engine of a domain says so.
                 Output::Register { .. } => {}
+                Output::Learned { hop, health } => servers::learn(&self.locator, &hop, health),
             }
         }
     }

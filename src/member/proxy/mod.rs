@@ -214,8 +214,7 @@ impl Proxy {
             let udp = bound.transports.serve_udp(std::slice::from_ref(port));
             udp.map_err(|why| ProxyError::Socket { address: port.local(), why })?;
         }
-
-        let own = reachable(&listening).into_iter().chain(reachable(&phones)).map(|(_, address)| address).collect();
+        let own = reachable(&listening).into_iter().chain(reachable(&phones)).collect();
         let reachable = reachable(&listening);
         let now = Instant::now();
         let engine = Engine::new(
