@@ -8,7 +8,6 @@ use std::{
 };
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
-pub use crate::member::ProxyTls;
 use crate::{
     dns::{
         Family,
@@ -19,9 +18,13 @@ use crate::{
     name::OverlayId,
     sip::transport::Protocol,
 };
+pub use crate::{member::ProxyTls, overlay::swarm::CircuitLimits};
 
 /// How long calls that are being set up may take to finish when a proxy peer leaves.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long finding out how others reach a new member may take.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What is asked of a new member.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +39,8 @@ pub struct JoinRequest {
     pub proxy: Option<ProxyRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// What one circuit through this member may cost it.
+    pub circuits: CircuitLimits,
 }
 
 /// What is asked of a proxy peer.
@@ -128,6 +133,7 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.revocations = known.revocations.clone();
     config.network.quic = true;
     config.network.nat = true;
+    config.network.circuits = request.circuits;
     config.network.mdns = request.mdns;
     config.network.listen = listen_addresses(access, request);
     config.peers = peers;
@@ -136,6 +142,10 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.home = Some(home.clone());
     config.timing.join = access.timeout;
     let member = Member::start(config).await?;
+    if !member.network().table().is_empty() {
+        // Whoever asks for its addresses next should get those that lead here.
+        member.network().settled(SETTLED).await;
+    }
     for file in member.set_aside() {
         tracing::warn!(
             "{} could not be read ({}); it was set aside as {} and a new one begun",

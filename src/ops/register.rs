@@ -93,6 +93,19 @@ impl From<Route> for Desk {
 }
 
 impl Desk {
+    /// The member on this machine, as others see it, if that is who takes the records.
+    async fn member(&mut self, access: &Access) -> Result<Option<PeerInfo>, OpsError> {
+        match self {
+            Self::Socket(socket) => {
+                let status = tokio::time::timeout(access.timeout, socket.call(&Status {})).await;
+                let status = status.map_err(|_| access.timed_out("the member on this machine"))??;
+                Ok(Some(PeerInfo { peer: status.peer, addresses: status.addresses }))
+            }
+            Self::Member(running) => Ok(Some(running.member.info())),
+            Self::Peers { .. } => Ok(None),
+        }
+    }
+
     /// Hands a record in, and waits for what became of it.
     pub(super) async fn hand_in(&mut self, access: &Access, put: Put) -> Result<(PutReply, Via), OpsError> {
         let timeout = access.timeout;
@@ -127,13 +140,15 @@ struct Registrar<'a> {
     certificate: Option<Certificate>,
     descriptor: std::sync::Arc<Descriptor>,
     contacts: Vec<Contact>,
+    /// Whether the contact is the member on this machine.
+    needs_member: bool,
     lifetime: Duration,
     desk: Desk,
 }
 
 impl<'a> Registrar<'a> {
     async fn new(access: &'a Access, request: &'a RegisterRequest) -> Result<Self, OpsError> {
-        let mut contacts = request.contacts.iter().map(|text| sip_contact(text)).collect::<Result<Vec<_>, _>>()?;
+        let contacts = request.contacts.iter().map(|text| sip_contact(text)).collect::<Result<Vec<_>, _>>()?;
         // What can be known to be wrong is said before anybody is asked: first another overlay's name, then the rest.
         match (&access.overlay, access.local_descriptor()?) {
             (_, Some(known)) => request.aor.check_overlay(known.descriptor.overlay())?,
@@ -141,30 +156,24 @@ impl<'a> Registrar<'a> {
             (None, None) => {}
         }
         let needs_member = contacts.is_empty() && !request.remove;
-        let (descriptor, mut desk) = open_desk(access, request, needs_member).await?;
+        let (descriptor, desk) = open_desk(access, request, needs_member).await?;
         request.aor.check_overlay(descriptor.overlay())?;
         let lifetime = lifetime(request, &descriptor)?;
         let home = access.own_home()?;
         let key = home.instance_key()?;
         let certificate = credentials(access, &home, &key, &descriptor, &request.aor)?;
-        if needs_member {
-            let info = match &mut desk {
-                Desk::Socket(socket) => {
-                    let status = tokio::time::timeout(access.timeout, socket.call(&Status {}))
-                        .await
-                        .map_err(|_| access.timed_out("the member on this machine"))??;
-                    PeerInfo { peer: status.peer, addresses: status.addresses }
-                }
-                Desk::Member(running) => running.member.info(),
-                Desk::Peers { .. } => return Err(OpsError::NoContact { aor: request.aor.to_string() }),
-            };
-            contacts.push(Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q });
-        }
-        Ok(Self { access, request, home, key, certificate, descriptor, contacts, lifetime, desk })
+        Ok(Self { access, request, home, key, certificate, descriptor, contacts, needs_member, lifetime, desk })
     }
 
     /// Makes a record, has it stored, and says what became of it.
     async fn register(&mut self, started: Instant) -> Result<RegisterOutcome, OpsError> {
+        if self.needs_member {
+            // Asked each time: how it is reached may have changed.
+            let Some(info) = self.desk.member(self.access).await? else {
+                return Err(OpsError::NoContact { aor: self.request.aor.to_string() });
+            };
+            self.contacts = vec![Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q }];
+        }
         let now = UnixMs::now();
         let sequence = self.home.next_sequence(now)?;
         let (body, expires) = if self.request.remove {

@@ -5,7 +5,7 @@ mod traversal;
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,11 +20,11 @@ use libp2p::{
     request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel},
     swarm::{self, DialError, SwarmEvent},
 };
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use self::traversal::{Traversing, are_loopback, until};
 use super::{
-    AskError, NetworkConfig, NetworkError, Role, Traffic,
+    AskError, NetworkConfig, NetworkError, Reached, Role, Traffic,
     behaviour::{self, Behaviour, BehaviourEvent, Protocols},
     network::{Command, direct},
     transport,
@@ -52,22 +52,18 @@ pub(super) struct Shared {
     pub(super) table: SharedTable,
     pub(super) traffic: Arc<Traffic>,
     pub(super) events: broadcast::Sender<Event>,
-    /// Where and how others reach us.
-    pub(super) reached: Arc<RwLock<(Vec<String>, ReachView)>>,
+    pub(super) reached: watch::Sender<Reached>,
 }
 
 impl Shared {
-    /// Where and how others reach us.
-    pub(super) fn how_reached(&self) -> (Vec<String>, ReachView) {
-        self.reached.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn reached(&self, addresses: Vec<String>, view: ReachView) {
-        let mut reached = self.reached.write().unwrap_or_else(PoisonError::into_inner);
-        if reached.1.reach != view.reach {
-            tracing::info!(reach = ?view.reach, why = view.why, "how others reach this member");
-        }
-        *reached = (addresses, view);
+        self.reached.send_if_modified(|reached| {
+            if reached.view.reach != view.reach {
+                tracing::info!(reach = ?view.reach, why = view.why, "how others reach this member");
+            }
+            let now = Reached { addresses, view };
+            std::mem::replace(reached, now.clone()) != now
+        });
     }
 
     /// Takes a peer that others have told of into the routing table if there is room.
@@ -132,11 +128,14 @@ impl EventLoop {
         let addresses = parse_listen(&config.listen)?;
         let with_quic = config.quic || addresses.iter().any(transport::is_quic);
         let protocols = Protocols::new(&config)?;
+        let peer = from_libp2p(&key.public().to_peer_id())
+            .ok_or_else(|| NetworkError::Transport { why: "the key is not one of ed25519".to_owned() })?;
         let nat = config.nat && !(config.role == Role::Member && are_loopback(&addresses));
+        let traversing = nat && config.role != Role::Client && !are_loopback(&addresses);
         let (circuits, relayed) = nat.then(|| relay::client::new(key.public().to_peer_id())).unzip();
         let mut swarm = Swarm::new(
             transport::build(key, with_quic, circuits)?,
-            behaviour::build(&config, key, &protocols, relayed)?,
+            behaviour::build(&config, key, &protocols, relayed, traversing)?,
             key.public().to_peer_id(),
             swarm::Config::with_tokio_executor().with_idle_connection_timeout(config.idle_timeout),
         );
@@ -145,12 +144,12 @@ impl EventLoop {
             swarm.add_external_address(address.clone());
         }
         let listening: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
-        let why = if nat { "no peer has told yet how it sees this member" } else { "not looked into" };
+        let why = if traversing { "no peer has told yet how it sees this member" } else { "not looked into" };
         shared.reached(addresses::best(listening.clone()), ReachView { why: why.to_owned(), ..ReachView::default() });
         Ok(Self {
             swarm,
             protocols,
-            traversing: Traversing::new(listening),
+            traversing: Traversing::new(peer, listening),
             shared,
             limits: Limits::new(config.rates),
             asked: HashMap::new(),
@@ -343,7 +342,7 @@ impl EventLoop {
         let local = self.on_loopback.contains(&peer);
         let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
         let addresses: Vec<String> = usable.map(without_peer).filter(|address| direct(address).is_some()).collect();
-        if addresses.is_empty() {
+        if addresses.is_empty() || !info.protocols.contains(&self.protocols.client) {
             // It takes part as a client: nobody could go on from it.
             self.shared.forget(&id);
         } else {
