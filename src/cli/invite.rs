@@ -78,7 +78,7 @@ struct Args {
     #[arg(long = "as", value_name = "WHERE", value_enum, hide_possible_values = true)]
     world: Option<WorldArg>,
 
-    /// Send calls there first, HOST[:PORT] or a SIP URI such as 'sip:192.0.2.1;transport=tcp'
+    /// Send calls there first, HOST, HOST:PORT or a SIP URI such as sip:192.0.2.1;transport=tcp
     #[arg(long, value_name = "HOP")]
     proxy: Option<String>,
 

@@ -141,7 +141,7 @@ impl Finder {
         found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         if found.is_empty() {
             let why = match uri.user {
-                None => format!("no proxy peer of {} says that it serves", inside.overlay),
+                None => format!("no proxy peer of {} says that it serves; start one: p2p-join --proxy", inside.overlay),
                 Some(_) => format!("{} has no contact that could be called", outcome.uri),
             };
             return Err(not_found(if uri.user.is_none() { Kind::Unreachable } else { Kind::Negative }, why));
@@ -212,7 +212,7 @@ fn check(outcome: &LookupOutcome) -> Result<(), NotFound> {
     let uri = &outcome.uri;
     match outcome.status {
         LookupStatus::Found => Ok(()),
-        LookupStatus::NotFound => Err(not_found(Kind::Negative, format!("{uri} is not registered in the overlay"))),
+        LookupStatus::NotFound => Err(not_found(Kind::Negative, "nobody has registered it in the overlay".to_owned())),
         LookupStatus::NobodyToAsk => {
             Err(not_found(Kind::Unreachable, format!("nobody in the overlay could say where {uri} is")))
         }

@@ -1,5 +1,5 @@
 //! A member as a proxy peer (draft §3.1): sockets and overlay streams, users' contacts, servers of the public network,
-//! and the service record, around the proxy [`Engine`](crate::proxy::engine::Engine).
+//! and the service record, around the proxy [`Engine`].
 //!
 //! One task owns the engine and does nothing that waits. What takes long, lookups and questions to the DNS, runs in
 //! tasks of its own and comes back as an answer; what was looked up lately needs none.

@@ -12,7 +12,7 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, Swarm, TransportError,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, upgrade::Version},
     identify,
     identity::Keypair,
     multiaddr::Protocol,
@@ -137,7 +137,10 @@ impl EventLoop {
             transport::build(key, with_quic, circuits)?,
             behaviour::build(&config, key, &protocols, relayed, traversing)?,
             key.public().to_peer_id(),
-            swarm::Config::with_tokio_executor().with_idle_connection_timeout(config.idle_timeout),
+            // V1Lazy: a request goes out together with the name of its protocol, and not a round trip later.
+            swarm::Config::with_tokio_executor()
+                .with_idle_connection_timeout(config.idle_timeout)
+                .with_substream_upgrade_protocol_override(Version::V1Lazy),
         );
         let listening = listen(&mut swarm, addresses).await?;
         for address in &listening {
