@@ -137,7 +137,7 @@ impl Key {
             Self::CircuitSeconds => {
                 ("Seconds after which a member that relays for one behind a NAT ends a circuit.", "7200")
             }
-            Self::CircuitOctets => ("Octets that such a circuit carries each way.", "33554432"),
+            Self::CircuitOctets => ("Octets that such a circuit carries, both ways together.", "33554432"),
             Self::Local => ("Whether p2p-join's overlay is purely local, and so needs no domain name.", "false"),
         }
     }

@@ -93,7 +93,7 @@ struct Args {
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     circuit_seconds: Option<String>,
 
-    /// As a relay, end a circuit that has carried so many octets one way [default: 33554432]
+    /// As a relay, end a circuit that has carried so many octets [default: 33554432]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     circuit_octets: Option<String>,
 

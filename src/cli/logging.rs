@@ -10,6 +10,7 @@ use std::{
 };
 
 use colored::Colorize as _;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::{
     Event, Level, Subscriber,
@@ -151,14 +152,19 @@ pub(super) fn json_line(level: Level, target: &str, message: &str, fields: Map<S
     let mut time = String::new();
     // Writing to a String cannot fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
-    let mut line = Map::new();
-    for (key, value) in [("time", time.as_str()), ("level", word(level)), ("target", target), ("message", message)] {
-        line.insert(key.to_owned(), value.into());
-    }
-    if !fields.is_empty() {
-        line.insert("fields".to_owned(), fields.into());
-    }
-    escape_json(Value::from(line).to_string())
+    let line = JsonLine { time, level: word(level), target, message, fields };
+    // Nothing in it can fail to be written.
+    escape_json(serde_json::to_string(&line).unwrap_or_default())
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    level: &'static str,
+    target: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    fields: Map<String, Value>,
 }
 
 /// What an event says: its message, and its other fields.

@@ -78,7 +78,7 @@ impl Traversal {
 pub struct CircuitLimits {
     /// How long it lasts.
     pub life: Duration,
-    /// How many octets pass, each way.
+    /// How many octets pass, both ways together.
     pub octets: u64,
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Instant};
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, autonat,
     core::transport::ListenerId,
-    identify, mdns,
+    dcutr, identify, mdns,
     multiaddr::Protocol,
     relay,
     swarm::{
@@ -156,9 +156,27 @@ impl EventLoop {
     }
 
     pub(super) fn on_traversal_event(&mut self, event: TraversalEvent) {
-        let TraversalEvent::Tested(autonat::v2::client::Event { tested_addr, result, .. }) = event else { return };
-        let address = without_peer(&tested_addr);
-        match result {
+        match event {
+            TraversalEvent::Tested(event) => self.on_tested(event),
+            TraversalEvent::Punching(dcutr::Event { remote_peer_id: peer, result }) => match result {
+                Ok(_) => tracing::debug!(%peer, "through the NAT: a direct connection takes over from the circuit"),
+                Err(error) => tracing::debug!(%peer, %error, "not through the NAT: the circuit has to do"),
+            },
+            TraversalEvent::Relaying(relay::Event::CircuitClosed { src_peer_id, dst_peer_id, error }) => {
+                let why = error.map(|error| error.to_string()).unwrap_or_default();
+                tracing::debug!(from = %src_peer_id, to = %dst_peer_id, why, "a circuit through this member has ended");
+            }
+            TraversalEvent::Testing(_) | TraversalEvent::Relaying(_) => {}
+        }
+    }
+
+    fn on_tested(&mut self, event: autonat::v2::client::Event) {
+        let address = without_peer(&event.tested_addr);
+        // Circuits that a listener stands for are candidates of libp2p too, and prove nothing.
+        if direct(&address).is_none() {
+            return;
+        }
+        match event.result {
             Ok(()) => self.traversing.reachability.on_confirmed(address),
             Err(error) => self.traversing.reachability.on_refuted(&address, &error.to_string()),
         }
