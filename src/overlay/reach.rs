@@ -4,9 +4,12 @@
 //! no NAT, for that peer may be on its side of it; but a peer that sees it under a stranger's address is proof that
 //! there is a NAT, unless others see an address of its own that leads as far. Whoever is behind a NAT reserves circuits
 //! with a few relays at once (libp2p's circuit relay v2) and withdraws its addresses: it takes no part in routing and
-//! storing. Meanwhile AutoNAT has peers dial the NAT's address: if one gets through, that address is told as well, but
-//! the circuits stay, for a NAT may let in those peers alone that it has seen traffic to. A connection over a circuit
-//! is then replaced by a direct one where hole punching works (DCUtR).
+//! storing. A connection over a circuit is then replaced by a direct one where hole punching works (DCUtR).
+//!
+//! Meanwhile AutoNAT has peers dial the NAT's address. If one gets through, that address is told to callers as well, but
+//! no more than that: a NAT may let in those peers alone that it has seen traffic to, as it has to AutoNAT's. Only when a
+//! stranger has got in, the member takes part in routing again: one that most cannot reach would cost each lookup a
+//! timeout.
 //!
 //! IPv4 and IPv6 are looked at apart: a host may be behind a NAT in one and not in the other.
 //!
@@ -101,6 +104,8 @@ pub struct Reachability {
     v4: Seen,
     v6: Seen,
     confirmed: Vec<String>,
+    /// Whether somebody has got through the NAT to whom we had never sent anything.
+    visited: bool,
     /// What came of the last test that failed, since the last one that did not.
     failed: Option<String>,
     relays: BTreeMap<PeerId, Relay>,
@@ -117,6 +122,7 @@ impl Reachability {
             v4: Seen::default(),
             v6: Seen::default(),
             confirmed: Vec::new(),
+            visited: false,
             failed: None,
             relays: BTreeMap::new(),
             relayed: false,
@@ -150,6 +156,7 @@ impl Reachability {
             }
         } else if let Some(before) = seen.nat.replace(observed).filter(|before| *before != observed) {
             // What led through the NAT that we were behind leads here no longer.
+            self.visited = false;
             self.confirmed.retain(|confirmed| ip(confirmed) != Some(before));
         }
     }
@@ -169,6 +176,13 @@ impl Reachability {
         if self.confirmed.is_empty() {
             self.failed = Some(format!("a peer that dialled {address} did not get through ({why})"));
         }
+    }
+
+    /// A peer has come without a relay, from an address to which we have never sent anything.
+    pub fn on_stranger(&mut self, from: IpAddr) {
+        let seen = if from.is_ipv4() { &self.v4 } else { &self.v6 };
+        // A neighbour on our side of the NAT did not come through it.
+        self.visited |= seen.nat.is_some_and(|nat| scope(from) <= scope(nat));
     }
 
     /// A peer serves as a relay and can be reached directly at these addresses, at the first of them by ourselves.
@@ -205,7 +219,7 @@ impl Reachability {
             return Some(Action::Release);
         }
         self.relayed = relayed;
-        let advertised = (self.direct(), !relayed);
+        let advertised = (if self.is_for_all() { self.direct() } else { Vec::new() }, !relayed);
         if self.advertised.as_ref() != Some(&advertised) {
             let (addresses, relay) = advertised.clone();
             self.advertised = Some(advertised);
@@ -251,15 +265,20 @@ impl Reachability {
         self.v4.nat().or_else(|| self.v6.nat())
     }
 
-    /// Whether a relay is the only way here.
-    fn is_hidden(&self) -> bool {
-        let open = self.v4.open().or_else(|| self.v6.open());
-        self.nat().is_some() && open.is_none() && self.confirmed.is_empty()
+    /// Whether a NAT is between us and everybody else.
+    fn is_shut_in(&self) -> bool {
+        self.nat().is_some() && self.v4.open().is_none() && self.v6.open().is_none()
+    }
+
+    /// Whether everybody gets here without a relay, for all we know.
+    fn is_for_all(&self) -> bool {
+        !self.is_shut_in() || (self.visited && !self.confirmed.is_empty())
     }
 
     /// The addresses that lead here without a relay, the best first.
     fn direct(&self) -> Vec<String> {
-        if self.is_hidden() { Vec::new() } else { best(self.confirmed.iter().chain(&self.own).cloned()) }
+        let hidden = self.is_shut_in() && self.confirmed.is_empty();
+        if hidden { Vec::new() } else { best(self.confirmed.iter().chain(&self.own).cloned()) }
     }
 
     /// The addresses under which others reach us, best first.
@@ -285,7 +304,8 @@ impl Reachability {
                 (Reach::Direct, format!("peers see it under its own address {open}{but}"))
             }
             (Some(nat), Some(address), None) => {
-                (Reach::Mapped, format!("behind a NAT at {nat}; a peer that dialled {address} got through"))
+                let stranger = if self.visited { ", and so did a stranger" } else { "" };
+                (Reach::Mapped, format!("behind a NAT at {nat}; a peer that dialled {address} got through{stranger}"))
             }
             (Some(nat), None, None) => {
                 let tested = self.failed.as_deref().unwrap_or("no peer has got through it yet");
@@ -390,16 +410,21 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_a_peer_got_through_to_is_told_first_and_the_circuits_stay() {
+    fn an_address_that_a_peer_got_through_to_is_told_to_callers_beside_the_circuits() {
         let (mut reachability, now) = behind_nat();
         reachability.on_relay(info(1));
         assert_eq!(actions(&mut reachability, now), [advertise(&[], false), Action::Reserve(info(1))]);
         reachability.on_reserved(&info(1).peer);
         reachability.on_confirmed(MAPPED.to_owned());
-        // Whether everybody gets through is not known: it is no relay for others, and keeps its own.
-        assert_eq!(actions(&mut reachability, now), [advertise(&[MAPPED, OWN], false)]);
+        // Whether everybody gets through is not known.
+        assert_eq!(actions(&mut reachability, now), []);
         assert_eq!(reachability.addresses(), [MAPPED, &circuit(1), OWN]);
         assert_eq!(reachability.view().reach, Reach::Mapped);
+        // A neighbour does not come through the NAT; a stranger does.
+        reachability.on_stranger([10, 1, 0, 3].into());
+        assert_eq!(actions(&mut reachability, now), []);
+        reachability.on_stranger([203, 0, 113, 9].into());
+        assert_eq!(actions(&mut reachability, now), [advertise(&[MAPPED, OWN], false)]);
         // One transport being shut does not matter then.
         reachability.on_refuted(NAT, "timeout");
         assert_eq!(actions(&mut reachability, now), []);
@@ -467,6 +492,7 @@ mod tests {
     fn what_led_through_another_nat_is_told_no_longer() {
         let (mut reachability, now) = behind_nat();
         reachability.on_confirmed(MAPPED.to_owned());
+        reachability.on_stranger([203, 0, 113, 10].into());
         assert_eq!(actions(&mut reachability, now), [advertise(&[MAPPED, OWN], false)]);
         reachability.on_observed("/ip4/203.0.113.9/tcp/4001");
         assert_eq!(actions(&mut reachability, now), [advertise(&[], false)]);

@@ -22,7 +22,7 @@ use libp2p::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use self::traversal::{Traversing, are_loopback, until};
+use self::traversal::{Traversing, are_loopback, is_circuit, until};
 use super::{
     AskError, NetworkConfig, NetworkError, Reached, Role, Traffic,
     behaviour::{self, Behaviour, BehaviourEvent, Protocols},
@@ -221,12 +221,18 @@ impl EventLoop {
             SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_not_listening(&address),
             SwarmEvent::ListenerClosed { listener_id, .. } => self.on_listener_closed(listener_id),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
                 self.shared.traffic.connections.fetch_add(1, Ordering::Relaxed);
                 self.silences.remove(&peer_id);
                 self.dial_errors.remove(&peer_id);
-                if let ConnectedPoint::Dialer { address, .. } = &endpoint {
-                    self.on_dialled(peer_id, address);
+                match &endpoint {
+                    ConnectedPoint::Dialer { address, .. } => self.on_dialled(peer_id, address),
+                    ConnectedPoint::Listener { send_back_addr, local_addr } if num_established.get() == 1 => {
+                        if !is_circuit(local_addr) {
+                            self.on_came(send_back_addr);
+                        }
+                    }
+                    ConnectedPoint::Listener { .. } => {}
                 }
                 if is_loopback(remote_address(&endpoint)) {
                     self.on_loopback.insert(peer_id);
@@ -240,6 +246,9 @@ impl EventLoop {
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                if let DialError::Transport(attempts) = &error {
+                    attempts.iter().for_each(|(address, _)| self.on_sent_to(address));
+                }
                 // A dial that was refused by our own limits or was not needed says nothing about the peer.
                 let unreachable =
                     matches!(error, DialError::Transport(_) | DialError::NoAddresses | DialError::WrongPeerId { .. });

@@ -1,6 +1,10 @@
 //! Being reached through NATs: what the swarm sees goes to [`Reachability`], and what that decides goes back.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Instant,
+};
 
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, autonat,
@@ -19,6 +23,7 @@ use crate::{
     client::PeerInfo,
     name::PeerId,
     overlay::{
+        addresses::ip,
         reach::{Action, Reachability},
         swarm::{behaviour::TraversalEvent, network::direct},
     },
@@ -27,7 +32,7 @@ use crate::{
 
 /// Peers dialled for one announcement on the local network.
 const MAX_ANNOUNCED: usize = 16;
-/// Outgoing connections of which the address is remembered.
+/// Outgoing connections of which the address is remembered, and hosts that something was sent to.
 const MAX_DIALLED: usize = 1024;
 
 /// What is remembered between events.
@@ -37,13 +42,15 @@ pub(super) struct Traversing {
     circuits: HashMap<ListenerId, Libp2pPeer>,
     /// Where peers were dialled: there they can be reached.
     dialled: HashMap<Libp2pPeer, Multiaddr>,
+    /// The hosts that something was sent to: a NAT may let them in that lets in nobody else.
+    sent_to: HashSet<IpAddr>,
 }
 
 impl Traversing {
     /// For a process that listens at these addresses.
     pub(super) fn new(peer: PeerId, listening: Vec<String>) -> Self {
         let reachability = Reachability::new(peer, listening);
-        Self { reachability, circuits: HashMap::new(), dialled: HashMap::new() }
+        Self { reachability, circuits: HashMap::new(), dialled: HashMap::new(), sent_to: HashSet::new() }
     }
 
     /// When to look again, if nothing happens before.
@@ -130,6 +137,25 @@ impl EventLoop {
     pub(super) fn on_dialled(&mut self, peer: Libp2pPeer, address: &Multiaddr) {
         if !is_circuit(address) && self.traversing.dialled.len() < MAX_DIALLED {
             self.traversing.dialled.insert(peer, address.clone());
+        }
+        self.on_sent_to(address);
+    }
+
+    /// Something was sent there, if only in vain.
+    pub(super) fn on_sent_to(&mut self, address: &Multiaddr) {
+        if let Some(host) = ip(&address.to_string()).filter(|_| self.traversing.sent_to.len() < MAX_DIALLED) {
+            self.traversing.sent_to.insert(host);
+        }
+    }
+
+    /// A peer that was not connected has come from `address`.
+    pub(super) fn on_came(&mut self, address: &Multiaddr) {
+        let host = ip(&address.to_string()).filter(|_| !is_circuit(address));
+        // Beyond the limit nobody is known to be a stranger.
+        let remembers_all = self.traversing.sent_to.len() < MAX_DIALLED;
+        if let Some(host) = host.filter(|host| remembers_all && !self.traversing.sent_to.contains(host)) {
+            self.traversing.reachability.on_stranger(host);
+            self.traverse();
         }
     }
 
