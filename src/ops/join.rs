@@ -9,7 +9,6 @@ use std::{
 };
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
-pub use crate::member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE};
 use crate::{
     dns::{
         Family,
@@ -20,9 +19,16 @@ use crate::{
     name::OverlayId,
     sip::transport::Protocol,
 };
+pub use crate::{
+    member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE},
+    overlay::swarm::CircuitLimits,
+};
 
 /// How long calls that are being set up may take to finish when a proxy peer leaves.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long finding out how others reach a new member may take.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What is asked of a new member.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +45,8 @@ pub struct JoinRequest {
     pub adapter: Option<AdapterRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// What one circuit through this member may cost it.
+    pub circuits: CircuitLimits,
 }
 
 /// What is asked of a proxy peer.
@@ -155,6 +163,7 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.revocations = known.revocations.clone();
     config.network.quic = true;
     config.network.nat = true;
+    config.network.circuits = request.circuits;
     config.network.mdns = request.mdns;
     config.network.listen = listen_addresses(access, request);
     config.peers = peers;
@@ -163,6 +172,10 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.home = Some(home.clone());
     config.timing.join = access.timeout;
     let member = Member::start(config).await?;
+    if !member.network().table().is_empty() {
+        // Whoever asks for its addresses next should get those that lead here.
+        member.network().settled(SETTLED).await;
+    }
     for file in member.set_aside() {
         tracing::warn!(
             "{} could not be read ({}); it was set aside as {} and a new one begun",
