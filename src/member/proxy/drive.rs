@@ -12,10 +12,11 @@ use super::{
     Command, Shared,
     directory::{Directory, Found, Next, Reply, Waiting},
     servers,
+    way_back::{self, WayBack},
 };
 use crate::{
     client::ProxyStatus,
-    dns::locate::Locator,
+    dns::locate::{Locator, Verdict},
     member::{OfferHandle, core::Core},
     name::{Aor, PeerId, ResourceName},
     proxy::engine::{Engine, Located, Output, Question, What},
@@ -41,6 +42,7 @@ const TURN: usize = 64;
 enum Answer {
     User(Aor, Found),
     Uri(Question, Located),
+    Outside(Verdict),
 }
 
 /// The owner of an engine.
@@ -51,6 +53,7 @@ pub(super) struct Driver {
     core: Arc<Core>,
     locator: Locator,
     directory: Directory,
+    way_back: WayBack,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     locations: usize,
     lookups: u64,
@@ -84,6 +87,7 @@ impl Driver {
             core: core.clone(),
             locator,
             directory: Directory::default(),
+            way_back: WayBack::default(),
             answers: mpsc::channel(ANSWERS),
             locations: 0,
             lookups: 0,
@@ -123,6 +127,9 @@ impl Driver {
                 () = sleep_until(due) => self.engine.handle_timeout(now()),
             }
             self.perform();
+            if self.way_back.is_due(self.engine.counts().outgoing, now()) {
+                self.look_outside();
+            }
             let load = self.report();
             if load.abs_diff(self.offered_load) >= LOAD_STEP
                 && let Some(offer) = &self.offer
@@ -177,6 +184,7 @@ impl Driver {
                 self.locations = self.locations.saturating_sub(1);
                 self.engine.located(question, located, now());
             }
+            Answer::Outside(verdict) => self.way_back.found(self.core.descriptor().overlay(), verdict),
         }
     }
 
@@ -244,6 +252,15 @@ impl Driver {
         });
     }
 
+    /// Finds out whether others find the overlay; that is their way back in a dialog.
+    fn look_outside(&self) {
+        let (locator, core, answers) = (self.locator.clone(), self.core.clone(), self.answers.0.clone());
+        tokio::spawn(async move {
+            let verdict = way_back::look(&locator, core.descriptor().overlay()).await;
+            let _ = answers.send(Answer::Outside(verdict)).await;
+        });
+    }
+
     /// Tells the member's status how things are; returns the load.
     fn report(&self) -> u16 {
         let counts = self.engine.counts();
@@ -265,6 +282,7 @@ impl Driver {
                 dropped: counts.dropped,
                 lookups: self.lookups,
                 spared: self.directory.spared,
+                unlisted: self.way_back.is_missing,
             };
         });
         load
