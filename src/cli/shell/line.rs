@@ -290,6 +290,20 @@ mod tests {
     }
 
     #[test]
+    fn completion_does_not_keep_anybody_waiting() {
+        let seen = Seen::default();
+        for index in 0..1_000 {
+            seen.name(&ResourceName::parse(&format!("sip:user-{index}@p2psip.org")).unwrap());
+            seen.address(&format!("/ip4/192.0.2.1/tcp/{index}/p2p/X"));
+        }
+        let began = std::time::Instant::now();
+        for text in ["lookup sip:user-9", "ping /ip4/192.0.2.1/tcp/77", "he"] {
+            assert!(!candidates(text, &verbs::names(), &seen).unwrap().1.is_empty());
+        }
+        assert!(began.elapsed() < std::time::Duration::from_millis(3 * 50), "{:?}", began.elapsed());
+    }
+
+    #[test]
     fn a_command_is_coloured_when_it_is_one() {
         colored::control::set_override(true);
         let words = |coloured| Words {
