@@ -20,9 +20,11 @@ mod phone;
 pub mod pin;
 mod presence;
 mod probe;
+pub mod public;
 pub mod publish;
 mod race;
 pub mod register;
+pub mod softphone;
 mod view;
 
 pub use access::{Access, Family, ViaChoice};

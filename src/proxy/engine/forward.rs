@@ -155,7 +155,7 @@ impl Engine {
             Method::Register | Method::Ack | Method::Cancel | Method::Bye | Method::Options | Method::Message
         );
         let in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
-        from_inside != to_inside && forms_dialogs && !in_dialog
+        (self.domain || from_inside != to_inside) && forms_dialogs && !in_dialog
     }
 
     /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.
