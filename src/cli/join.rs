@@ -179,6 +179,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             let ended = ending.clone();
             let mut report = |outcome: JoinOutcome| {
                 let result = present(&outcome, output);
+                output.note("Ctrl-C leaves");
                 service_manager::ready(&outcome);
                 if result.is_err() {
                     ended.begin();
@@ -220,15 +221,12 @@ fn adapter_request(args: &Args) -> Result<Option<AdapterRequest>, Failure> {
     Ok(Some(AdapterRequest { listen, phones: phones.clone() }))
 }
 
-fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+/// Prints what has come of joining.
+pub(super) fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
     match output.format() {
         Format::Json => output.json(outcome),
         Format::Short => outcome.addresses.iter().try_for_each(|address| output.line(address)),
-        Format::Table => {
-            output.table(&listing(outcome))?;
-            output.note("Ctrl-C leaves");
-            Ok(())
-        }
+        Format::Table => output.table(&listing(outcome)),
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{sync::oneshot, task::JoinHandle};
+
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
 use crate::{
     dns::{
@@ -81,7 +83,7 @@ pub(super) struct Running {
 pub async fn join(
     access: &Access,
     request: &JoinRequest,
-    report: &mut dyn FnMut(JoinOutcome),
+    report: &mut impl FnMut(JoinOutcome),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     let started = Instant::now();
@@ -121,6 +123,54 @@ pub async fn join(
     }
     running.member.stop().await;
     Ok(())
+}
+
+/// A membership in a task of its own, beside which this process does other things.
+#[derive(Debug)]
+pub struct Membership {
+    /// Dropped, or told, it ends the membership.
+    leave: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), OpsError>>,
+}
+
+impl Membership {
+    /// As [`join`], but returns as soon as this process is a member. Whoever drops the future gives up joining; whoever
+    /// drops the membership leaves in good order, as far as the runtime lives long enough.
+    ///
+    /// # Errors
+    /// As [`join`].
+    pub async fn begin(access: Access, request: JoinRequest) -> Result<(Self, JoinOutcome), OpsError> {
+        let (leave, left) = oneshot::channel::<()>();
+        let (joined, outcome) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut joined = Some(joined);
+            let mut report = |outcome| {
+                // Whoever waited has given up, and with it the membership.
+                let _ = joined.take().map(|joined| joined.send(outcome));
+            };
+            let shutdown = async {
+                let _ = left.await;
+            };
+            join(&access, &request, &mut report, shutdown).await
+        });
+        match outcome.await {
+            Ok(outcome) => Ok((Self { leave, task }, outcome)),
+            Err(_) => Err(match task.await {
+                Ok(Err(error)) => error,
+                // It has panicked, which was reported; or the runtime ends, and nobody will read this.
+                Ok(Ok(())) | Err(_) => OpsError::NotJoined,
+            }),
+        }
+    }
+
+    /// Leaves in good order, and returns when that is done.
+    ///
+    /// # Errors
+    /// What the membership failed of, if it had ended by itself.
+    pub async fn end(self) -> Result<(), OpsError> {
+        drop(self.leave);
+        self.task.await.unwrap_or(Err(OpsError::NotJoined))
+    }
 }
 
 /// How to be a proxy peer, an adapter or both.
