@@ -7,6 +7,7 @@
 mod config;
 mod core;
 mod error;
+pub mod gatekeeper;
 mod handlers;
 mod join;
 mod keep;
@@ -30,6 +31,7 @@ pub use self::{
     config::{MemberConfig, Timing},
     core::{Handler, remembered},
     error::MemberError,
+    gatekeeper::{Gatekeeper, GatekeeperConfig, GatekeeperError, Publish, PublishBy},
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
     proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},

@@ -2,26 +2,34 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
-pub use crate::member::ProxyTls;
+pub use crate::{gatekeeper::TEMPLATE as GATEKEEPER_TEMPLATE, member::ProxyTls};
 use crate::{
     dns::{
-        Family,
+        Family, TsigKey,
         locate::{Locator, Options, Transport, has_no_route},
+        publish::{Publisher, ZoneAt},
     },
+    gatekeeper::Config,
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
-    member::{Member, MemberConfig, Proxy, ProxyConfig, remembered},
+    member::{
+        Gatekeeper, GatekeeperConfig, GatekeeperError, Member, MemberConfig, Proxy, ProxyConfig, Publish, PublishBy,
+        remembered,
+    },
     name::OverlayId,
     sip::transport::Protocol,
 };
 
 /// How long calls that are being set up may take to finish when a proxy peer leaves.
 const DRAIN: Duration = Duration::from_secs(30);
+/// The lease of a proxy peer that has the zone's key itself, in seconds.
+const LEASE: u32 = 120;
 
 /// What is asked of a new member.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +42,8 @@ pub struct JoinRequest {
     pub mdns: bool,
     /// How to be a proxy peer, if it is to be one.
     pub proxy: Option<ProxyRequest>,
+    /// The gatekeeper's file, if it is to be one.
+    pub gatekeeper: Option<PathBuf>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
 }
@@ -45,6 +55,21 @@ pub struct ProxyRequest {
     pub listen: SocketAddr,
     /// Where to listen over TLS, and with which certificate.
     pub tls: Option<ProxyTls>,
+    /// How to enter the DNS, if it is to be entered.
+    pub publish: Option<PublishRequest>,
+}
+
+/// How a proxy peer is to enter the DNS.
+#[derive(Debug, Clone, Default)]
+pub struct PublishRequest {
+    /// The addresses at which the public network reaches it, if not those where it listens.
+    pub addresses: Vec<IpAddr>,
+    /// Whether to enter although it is behind a NAT (R11).
+    pub force: bool,
+    /// The zone's key, if it has that itself; else a gatekeeper is asked.
+    pub key: Option<PathBuf>,
+    /// The zone's primary server; else the one that its SOA record names. Only with the key.
+    pub server: Option<SocketAddr>,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -65,18 +90,32 @@ pub async fn join(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     let started = Instant::now();
+    // What is wrong with files shows before anybody is bothered.
+    let gatekeeper = request.gatekeeper.as_deref().map(|file| gatekeeper_config(access, file)).transpose()?;
+    let key = request.proxy.iter().filter_map(|proxy| proxy.publish.as_ref()?.key.as_deref()).next();
+    let key = key.map(TsigKey::load).transpose()?;
     tokio::pin!(shutdown);
     let running = tokio::select! {
         running = start(access, request) => running?,
         () = &mut shutdown => return Ok(()),
     };
     let member = &running.member;
+    let gatekeeper = match gatekeeper {
+        Some(config) => Some(Gatekeeper::start(member, config).await?),
+        None => None,
+    };
     let metrics = match request.metrics {
         Some(address) => Some(member.metrics().serve(address).await?),
         None => None,
     };
     let proxy = match &request.proxy {
-        Some(proxy) => Some(Proxy::start(member, proxy_config(access, proxy)?).await?),
+        Some(proxy) => {
+            let mut config = proxy_config(access, proxy)?;
+            if let Some(publish) = &proxy.publish {
+                config.publish = Some(publish_by(access, publish, key, running.known.descriptor.overlay()).await?);
+            }
+            Some(Proxy::start(member, config).await?)
+        }
         None => None,
     };
     let status = member.status();
@@ -89,6 +128,10 @@ pub async fn join(
         addresses: member.full_addresses(),
         socket: member.socket().map(|path| path.display().to_string()).unwrap_or_default(),
         proxy: proxy.iter().flat_map(|proxy| proxy.listening()).map(sip_address).collect(),
+        gatekeeper: gatekeeper.as_ref().map(|gatekeeper| {
+            let ZoneAt { zone, server, .. } = gatekeeper.zone();
+            format!("{zone} on {server}")
+        }),
         metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
@@ -97,6 +140,9 @@ pub async fn join(
     shutdown.await;
     if let Some(proxy) = proxy {
         proxy.stop().await;
+    }
+    if let Some(gatekeeper) = gatekeeper {
+        gatekeeper.stop().await;
     }
     running.member.stop().await;
     Ok(())
@@ -112,6 +158,33 @@ fn proxy_config(access: &Access, request: &ProxyRequest) -> Result<ProxyConfig, 
     config.tls = request.tls.clone();
     config.drain = DRAIN;
     Ok(config)
+}
+
+fn gatekeeper_config(access: &Access, file: &Path) -> Result<GatekeeperConfig, OpsError> {
+    let file = Config::load(file).map_err(GatekeeperError::from)?;
+    TsigKey::load(&file.key)?;
+    Ok(GatekeeperConfig { file, resolver: access.resolver()?, certificate: None, timeout: access.timeout })
+}
+
+async fn publish_by(
+    access: &Access,
+    request: &PublishRequest,
+    key: Option<TsigKey>,
+    overlay: &OverlayId,
+) -> Result<Publish, OpsError> {
+    let resolver = access.resolver()?;
+    let by = match key {
+        None => PublishBy::Gatekeeper,
+        Some(key) => {
+            let zone = match request.server {
+                Some(server) => ZoneAt::on(server, overlay, access.timeout).await?,
+                None => ZoneAt::find(&resolver, overlay, access.timeout).await?,
+            };
+            let publisher = Box::new(Publisher::new(zone, key, access.timeout));
+            PublishBy::Key { publisher, lease: LEASE }
+        }
+    };
+    Ok(Publish { by, resolver, addresses: request.addresses.clone(), force: request.force })
 }
 
 /// A listening address as tools show it: `udp 192.0.2.1:5060`.

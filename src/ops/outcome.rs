@@ -468,6 +468,8 @@ pub struct JoinOutcome {
     /// Where it is a proxy peer for the public network: transports and addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub proxy: Vec<String>,
+    /// The zone that it changes as a gatekeeper, and where; `null` if it is none.
+    pub gatekeeper: Option<String>,
     /// Where its metrics are served, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,

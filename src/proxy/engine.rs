@@ -24,6 +24,7 @@ use super::{
     throttle::{Rate, Throttle},
 };
 use crate::{
+    client::gatekeeper::PROBE,
     name::{Aor, PeerId},
     sip::{
         Message, Method,
@@ -122,6 +123,8 @@ pub enum Output {
         /// The user that it claims to be, if any.
         claimed: Option<Aor>,
     },
+    /// A gatekeeper's probe has come: the value of its header.
+    Probed(Vec<u8>),
 }
 
 /// How often things happened.
@@ -397,6 +400,9 @@ impl Engine {
                 self.reject(server, &message, status, reason, header, now);
             }
             (Decision::Answer, Some(server)) => {
+                if let Some(probe) = message.header(Name::Other(PROBE.as_bytes())) {
+                    self.outputs.push_back(Output::Probed(probe.to_vec()));
+                }
                 let ok = respond::respond(&message, 200, "", Some(&tag()))
                     .header(Name::Allow, route::ALLOWED)
                     .header(Name::Accept, "application/sdp")

@@ -170,6 +170,10 @@ pub(super) fn event(outcome: &EventOutcome, output: &mut Output<'_, '_>) -> Resu
         }
         Event::Refused { peer: Some(peer), reason } => format!("refused        from {}: {reason}", peer_name(peer)),
         Event::Refused { peer: None, reason } => format!("refused        from this machine: {reason}"),
+        Event::Gatekeeper { verdict, peer, host, why } => {
+            let who = peer.as_ref().map_or_else(|| host.clone(), peer_name);
+            format!("{:<14} {who}: {why}", verdict.word())
+        }
         Event::Throttled { peer } => format!("turned away    {peer}"),
         Event::Lagged { dropped } => format!("missed         {}", count(*dropped, "event")),
     };

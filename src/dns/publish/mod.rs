@@ -9,6 +9,7 @@ mod lease;
 mod plan;
 mod primary;
 mod records;
+mod seen;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use records::{
 };
 
 pub use super::locate::Transport;
+pub use seen::shown;
 pub use snapshot::{Host, Snapshot};
 
 use self::{
@@ -160,6 +162,14 @@ impl ZoneAt {
     /// [`PublishError::NoServer`]; [`PublishError::Dns`] if the server answers with an error.
     pub async fn read(&self, timeout: Duration) -> Result<Snapshot, PublishError> {
         self.read_until(Scope::All, Instant::now() + timeout).await
+    }
+
+    /// Reads one host.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_host(&self, host: &str, timeout: Duration) -> Result<Host, PublishError> {
+        Ok(self.read_until(Scope::Host(host), Instant::now() + timeout).await?.host(host))
     }
 
     async fn read_until(&self, scope: Scope<'_>, deadline: Instant) -> Result<Snapshot, PublishError> {

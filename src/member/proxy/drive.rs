@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::ProxyStatus,
     dns::locate::Locator,
-    member::{OfferHandle, core::Core},
+    member::{OfferHandle, core::Core, gatekeeper::Inbox},
     name::{Aor, PeerId, ResourceName},
     proxy::engine::{Engine, Located, Output, Question, What},
     record::{Endpoint, MAX_LOAD},
@@ -55,6 +55,7 @@ pub(super) struct Driver {
     locations: usize,
     lookups: u64,
     shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
     offer: Option<OfferHandle>,
     /// What the offer was told last.
     offered_load: u16,
@@ -70,6 +71,7 @@ impl Driver {
         core: &Arc<Core>,
         locator: Locator,
         shared: Arc<Shared>,
+        inbox: Arc<Inbox>,
         endpoints: &[Endpoint],
     ) -> Self {
         let text = |endpoint: &Endpoint| {
@@ -88,6 +90,7 @@ impl Driver {
             locations: 0,
             lookups: 0,
             shared,
+            inbox,
             offer: None,
             offered_load: 0,
             withdrawal: None,
@@ -196,6 +199,7 @@ impl Driver {
                     self.ask(&aor, Waiting::Contacts(question, instance));
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => self.locate(question, &uri, secure),
+                Output::Probed(probe) => self.inbox.deposit(&probe),
                 Output::Identify { question, peer, claimed } => self.identify(question, peer, claimed),
             }
         }
@@ -253,6 +257,7 @@ impl Driver {
         self.shared.update(|status| {
             *status = ProxyStatus {
                 endpoints: std::mem::take(&mut status.endpoints),
+                publication: status.publication.take(),
                 draining: self.draining,
                 load,
                 transactions: u32::try_from(self.engine.len()).unwrap_or(u32::MAX),

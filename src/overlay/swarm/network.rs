@@ -235,7 +235,7 @@ impl Network {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
         let table = SharedTable::new(RoutingTable::new(key.peer_id().position(), config.bucket_size));
-        let shared = event_loop::Shared { table, traffic: Arc::default(), events, reached: Arc::default() };
+        let shared = event_loop::Shared { table, traffic: Arc::default(), events, reached: Arc::default(), seen: Arc::default() };
         let event_loop = event_loop::EventLoop::bind(config, &keypair, shared.clone()).await?;
         let network = Self { commands, peer: key.peer_id(), shared };
         Ok((network, Bound { event_loop, commands: receiver }))
@@ -255,6 +255,11 @@ impl Network {
     /// How others reach this process.
     pub fn reach(&self) -> ReachView {
         self.shared.how_reached().1
+    }
+
+    /// The addresses at which a peer that is connected is seen; none, if it is reached through relays alone.
+    pub fn seen_at(&self, peer: &PeerId) -> Vec<IpAddr> {
+        to_libp2p(peer).map(|peer| self.shared.seen_at(&peer)).unwrap_or_default()
     }
 
     /// This process as others see it.
