@@ -10,6 +10,7 @@ mod enroll;
 mod faults;
 mod forge;
 mod forged;
+mod gatekeeper;
 mod json_schema;
 mod layers;
 mod liars;

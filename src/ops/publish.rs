@@ -13,6 +13,7 @@ use serde::Serialize;
 use self::drift::{Drift, LeaseState, ProxyView, RuleView, compare, places, rules};
 use super::{Access, OpsError, ViaChoice, lookup::Lookups, outcome::LookupStatus, outcome::OfferView};
 use crate::{
+    client::gatekeeper::{Decision, Decisions, DecisionsReply},
     clock::UnixMs,
     dns::{
         DescriptorPointer, PublishError, TsigKey, dnsaddr_text,
@@ -20,6 +21,7 @@ use crate::{
     },
     kind::Kind,
     name::{OverlayId, PeerId, ResourceName, Service, ServiceUri},
+    overlay::socket::SocketClient,
 };
 
 /// The most multiaddrs of one proxy peer that are published.
@@ -132,6 +134,30 @@ pub struct ActionView {
     pub error: Option<String>,
     /// What makes nsupdate do the same; only with a dry run.
     pub script: Option<String>,
+}
+
+/// What the gatekeeper on this machine has decided lately.
+#[derive(Debug, Clone, Serialize)]
+pub struct PendingOutcome {
+    /// `pending`, or `none` if nobody waits.
+    pub status: &'static str,
+    /// Those whose proof is waited for, and those who were refused and have not entered since; the newest first.
+    pub pending: Vec<Decision>,
+    /// All decisions, the newest first.
+    pub decisions: Vec<Decision>,
+}
+
+/// Asks the gatekeeper on this machine who waits to enter the DNS, and why.
+///
+/// # Errors
+/// [`OpsError`]: no member runs here, or it is no gatekeeper.
+pub async fn pending(access: &Access) -> Result<PendingOutcome, OpsError> {
+    let mut socket = SocketClient::connect(&access.socket_path()).await?;
+    let answer = tokio::time::timeout(access.timeout, socket.call(&Decisions {})).await;
+    let DecisionsReply { pending, decisions } =
+        answer.map_err(|_| access.timed_out("the member on this machine"))??;
+    let status = if pending.is_empty() { "none" } else { "pending" };
+    Ok(PendingOutcome { status, pending, decisions })
 }
 
 /// Publishes a proxy peer, or renews it; with `dry_run` says what would be sent.

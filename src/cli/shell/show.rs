@@ -10,7 +10,7 @@ use super::super::{
     },
 };
 use crate::{
-    client::{Event, Reach},
+    client::{Event, Reach, gatekeeper::PublicationState},
     clock::UnixMs,
     ops::outcome::{EventOutcome, HeldOutcome, PeersOutcome, PingOutcome, StatusOutcome, TableOutcome},
 };
@@ -43,6 +43,10 @@ pub(super) fn status(outcome: &StatusOutcome, output: &mut Output<'_, '_>) -> Re
     if !member.reach.relays.is_empty() {
         let relays: Vec<String> = member.reach.relays.iter().map(ToString::to_string).collect();
         grid.pair("relays", Cell::lines(&relays, Tone::Plain));
+    }
+    if let Some(publication) = member.proxy.as_ref().and_then(|proxy| proxy.publication.as_ref()) {
+        let tone = if publication.state == PublicationState::Shown { Tone::Good } else { Tone::Warning };
+        grid.pair("in the DNS", Cell::text(format!("{}: {}", publication.state.words(), publication.why), tone));
     }
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
     let peers = format!("{}, {}", count(member.peers, "peer"), count(member.connections, "connection"));

@@ -30,6 +30,7 @@ struct World {
     /// What was sent and nobody has looked at.
     sent: Vec<(Hop, Message)>,
     tokens: Vec<Token>,
+    probes: Vec<String>,
 }
 
 fn peer(n: u8) -> PeerId {
@@ -116,6 +117,7 @@ impl World {
             open: Vec::new(),
             sent: Vec::new(),
             tokens: Vec::new(),
+            probes: Vec::new(),
         }
     }
 
@@ -159,6 +161,7 @@ impl World {
                     };
                     self.engine.located(question, located.cloned().unwrap_or(nowhere), self.now);
                 }
+                Output::Probed(probe) => self.probes.push(String::from_utf8(probe).unwrap()),
                 Output::Identify { question, peer, .. } => {
                     let users = self.members.get(&peer).cloned().unwrap_or_default();
                     self.engine.identified(question, &users, self.now);
