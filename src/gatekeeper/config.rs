@@ -18,6 +18,7 @@ const LEASES: std::ops::RangeInclusive<u32> = 5..=86_400;
 
 /// A file with every key explained.
 pub const TEMPLATE: &str = r#"# What a gatekeeper does: p2p-join --gatekeeper FILE. Only its owner may be able to read it (chmod 600).
+# It is read again when it changes: policy, allow, lease, allow_private and quotas then hold at once.
 # Paths are relative to this file's folder. Remove the '#' before what you want to set.
 
 # The file with the zone's TSIG key, as tsig-keygen writes it; of mode 0600 too.

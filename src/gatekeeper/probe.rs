@@ -70,8 +70,16 @@ pub struct Probe {
 #[derive(Debug)]
 struct Sent {
     probe: Probe,
-    answered: bool,
+    /// The response to it.
+    status: Option<u16>,
     returned: bool,
+}
+
+impl Sent {
+    /// Whether the place has answered that it is there, rather than that it has nothing to do with it.
+    fn answered(&self) -> bool {
+        self.status.is_some_and(|status| (200..300).contains(&status))
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +172,7 @@ impl Probes {
                 let branch = format!("z9hG4bK{}", data_encoding::HEXLOWER.encode(&random()));
                 self.by_branch.insert(branch.clone(), peer);
                 let probe = Probe { address: *address, endpoint: *endpoint, nonce: Nonce::new(random()), branch };
-                sent.push(Sent { probe, answered: false, returned: false });
+                sent.push(Sent { probe, status: None, returned: false });
             }
         }
         let probes = sent.iter().map(|sent| sent.probe.clone()).collect();
@@ -180,17 +188,17 @@ impl Probes {
             return false;
         };
         let place = SocketAddr::new(sent.probe.address, sent.probe.endpoint.port);
-        if !(200..300).contains(&status) || source.is_some_and(|source| source != place) {
+        if status < 200 || source.is_some_and(|source| source != place) {
             return false;
         }
-        sent.answered = true;
-        true
+        sent.status = Some(status);
+        sent.answered()
     }
 
     /// Whether a probe still waits for its response, so that it is worth being sent again.
     pub fn awaits(&self, branch: &str) -> bool {
         let pending = self.by_branch.get(branch).and_then(|peer| self.pending.get(peer));
-        pending.is_some_and(|pending| pending.sent.iter().any(|sent| sent.probe.branch == branch && !sent.answered))
+        pending.is_some_and(|pending| pending.sent.iter().any(|sent| sent.probe.branch == branch && sent.status.is_none()))
     }
 
     /// A proxy peer brings nonces back. `gatekeeper` is who sent them.
@@ -227,7 +235,7 @@ impl Probes {
 
     /// Whether each place whose nonce came back has also answered.
     pub fn is_settled(&self, peer: &PeerId) -> bool {
-        self.pending.get(peer).is_none_or(|pending| pending.sent.iter().all(|sent| sent.answered || !sent.returned))
+        self.pending.get(peer).is_none_or(|pending| pending.sent.iter().all(|sent| sent.status.is_some() || !sent.returned))
     }
 
     /// Ends a request and says what it has proven; `None` if it is over already. Its nonces are worth nothing any more.
@@ -262,7 +270,7 @@ impl Probes {
 fn proof(pending: Pending) -> Proof {
     let Pending { request, sent, .. } = pending;
     let proven_at = |address: &IpAddr| {
-        let good = |sent: &&Sent| sent.probe.address == *address && sent.answered && sent.returned;
+        let good = |sent: &&Sent| sent.probe.address == *address && sent.answered() && sent.returned;
         sent.iter().filter(good).map(|sent| sent.probe.endpoint).collect::<Vec<_>>()
     };
     // The first of the best, for the proxy peer puts the address first that it likes best.
@@ -273,14 +281,16 @@ fn proof(pending: Pending) -> Proof {
     };
     let addresses: Vec<IpAddr> = request.addresses.iter().filter(covers).copied().collect();
     let mut notes = Vec::new();
-    for Sent { probe, answered, returned } in &sent {
+    for sent in &sent {
+        let Sent { probe, status, returned } = sent;
         let place = SocketAddr::new(probe.address, probe.endpoint.port);
-        let what = match (answered, returned) {
-            (true, true) if addresses.contains(&probe.address) && best.contains(&probe.endpoint) => continue,
-            (true, true) => "was proven, but other addresses or transports were not",
-            (true, false) => "answers, but not as this proxy peer",
-            (false, true) => "takes SIP, but its answer did not come back",
-            (false, false) => "did not answer",
+        let entered = addresses.contains(&probe.address) && best.contains(&probe.endpoint);
+        let what = match (status, returned) {
+            (Some(_), true) if entered => continue,
+            (Some(_), true) if sent.answered() => "was proven, but other addresses or transports were not".to_owned(),
+            (Some(status), _) => format!("answers {status}, but not as this proxy peer"),
+            (None, true) => "takes SIP, but its answer did not come back".to_owned(),
+            (None, false) => "did not answer".to_owned(),
         };
         notes.push(format!("{} {place} {what}", probe.endpoint.transport));
     }
@@ -370,7 +380,7 @@ mod tests {
         bench.prove(&[udp]).unwrap();
         let proof = bench.take();
         assert_eq!((proof.addresses.len(), proof.endpoints), (1, vec![UDP]));
-        assert_eq!(proof.notes, ["tcp 192.0.2.1:5060 answers, but not as this proxy peer"]);
+        assert_eq!(proof.notes, ["tcp 192.0.2.1:5060 answers 200, but not as this proxy peer"]);
 
         let probes = bench.begin(&["192.0.2.1"]);
         bench.answer(&probes[1]);

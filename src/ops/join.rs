@@ -99,6 +99,22 @@ pub async fn join(
         running = start(access, request) => running?,
         () = &mut shutdown => return Ok(()),
     };
+    let served = serve(access, request, &running, (gatekeeper, key), started, report, shutdown).await;
+    // Whatever went wrong after it had joined: it leaves in good order.
+    running.member.stop().await;
+    served
+}
+
+/// What a member is beyond a member, until `shutdown`.
+async fn serve(
+    access: &Access,
+    request: &JoinRequest,
+    running: &Running,
+    (gatekeeper, key): (Option<GatekeeperConfig>, Option<TsigKey>),
+    started: Instant,
+    report: &mut dyn FnMut(JoinOutcome),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), OpsError> {
     let member = &running.member;
     let gatekeeper = match gatekeeper {
         Some(config) => Some(Gatekeeper::start(member, config).await?),
@@ -144,7 +160,6 @@ pub async fn join(
     if let Some(gatekeeper) = gatekeeper {
         gatekeeper.stop().await;
     }
-    running.member.stop().await;
     Ok(())
 }
 
@@ -160,10 +175,11 @@ fn proxy_config(access: &Access, request: &ProxyRequest) -> Result<ProxyConfig, 
     Ok(config)
 }
 
-fn gatekeeper_config(access: &Access, file: &Path) -> Result<GatekeeperConfig, OpsError> {
-    let file = Config::load(file).map_err(GatekeeperError::from)?;
+fn gatekeeper_config(access: &Access, path: &Path) -> Result<GatekeeperConfig, OpsError> {
+    let file = Config::load(path).map_err(GatekeeperError::from)?;
     TsigKey::load(&file.key)?;
-    Ok(GatekeeperConfig { file, resolver: access.resolver()?, certificate: None, timeout: access.timeout })
+    let path = Some(path.to_owned());
+    Ok(GatekeeperConfig { file, path, resolver: access.resolver()?, certificate: None, timeout: access.timeout })
 }
 
 async fn publish_by(

@@ -350,7 +350,7 @@ impl Applicant {
         }
         Err(failure.unwrap_or_else(|| match verdict {
             Verdict::NobodyToAsk => Failure::new("nobody in the overlay could be asked for a gatekeeper"),
-            _ => Failure::new(format!("{} has no gatekeeper", self.overlay)),
+            _ => Failure::new(format!("{} has no gatekeeper; p2p-publish enters it by hand", self.overlay)),
         }))
     }
 
@@ -489,7 +489,7 @@ impl Applicant {
                 publication.until_ms = None;
             }
         });
-        self.say(&format!("not in the DNS, so nobody outside finds this proxy peer: {}", failure.why));
+        self.say(&format!("this proxy peer was not entered into the DNS: {}", failure.why));
     }
 
     /// Says something once, until it changes.

@@ -2,8 +2,9 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex, Weak},
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
@@ -75,7 +76,10 @@ pub(super) struct Desk {
     /// The member holds the handlers, and they this: not the other way round, or neither would ever go.
     core: Weak<Core>,
     peer: PeerId,
-    file: Config,
+    file: RwLock<Arc<Config>>,
+    /// Where it was read, and when that file was last changed.
+    path: Option<PathBuf>,
+    changed: Mutex<Option<SystemTime>>,
     publisher: Publisher,
     prober: Prober,
     state: Mutex<State>,
@@ -129,14 +133,22 @@ async fn answer<C: Call>(frame: &RequestFrame, work: impl AsyncFnOnce(C) -> C::R
 }
 
 impl Desk {
-    pub(super) fn new(member: &Member, file: Config, publisher: Publisher, prober: Prober) -> Self {
+    pub(super) fn new(
+        member: &Member,
+        (file, path): (Config, Option<PathBuf>),
+        publisher: Publisher,
+        prober: Prober,
+    ) -> Self {
+        let changed = Mutex::new(path.as_deref().and_then(modified));
         let probes = Probes::new(&file.quotas);
         let state =
             State { ledger: Ledger::default(), probes, journal: Journal::default(), counts: Counts::default() };
         Self {
             core: Arc::downgrade(&member.core),
             peer: member.peer(),
-            file,
+            file: RwLock::new(Arc::new(file)),
+            path,
+            changed,
             publisher,
             prober,
             state: Mutex::new(state),
@@ -145,9 +157,31 @@ impl Desk {
         }
     }
 
+    /// What it goes by at present.
+    fn file(&self) -> Arc<Config> {
+        self.file.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The lease that it grants, in seconds.
-    pub(super) const fn lease(&self) -> u32 {
-        self.file.lease
+    pub(super) fn lease(&self) -> u32 {
+        self.file().lease
+    }
+
+    /// Reads the file again if it has changed. Zone, key and certificates stay what they were at the start; a file that
+    /// cannot be used leaves everything as it is.
+    pub(super) fn reread(&self) {
+        let Some(path) = &self.path else { return };
+        let changed = modified(path);
+        if std::mem::replace(&mut *lock(&self.changed), changed) == changed {
+            return;
+        }
+        match Config::load(path) {
+            Ok(file) => {
+                tracing::info!("the gatekeeper's file has changed, and holds from now on");
+                *self.file.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
+            }
+            Err(error) => tracing::error!("what the gatekeeper's file said before still holds: {error}"),
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -207,12 +241,13 @@ impl Desk {
             force: call.force,
         };
         let own = core.network().addresses();
+        let file = self.file();
         let mut state = lock(&self.state);
         let State { ledger, probes, .. } = &mut *state;
         let rules = Rules {
-            admission: &self.file.admission,
-            quotas: &self.file.quotas,
-            allow_private: self.file.allow_private,
+            admission: &file.admission,
+            quotas: &file.quotas,
+            allow_private: file.allow_private,
             ledger,
             blind: &|address| blind(address, &own),
         };
@@ -286,7 +321,7 @@ impl Desk {
             hash: core.descriptor().hash(),
             policy: Some(core.descriptor().policy()),
         });
-        let lease = self.file.lease;
+        let lease = self.lease();
         let wanted = Publication {
             overlay: self.publisher.zone().overlay.clone(),
             host: request.host.clone(),
@@ -543,6 +578,10 @@ fn dialled(request: &Request, proven: &[IpAddr]) -> Vec<String> {
         !relayed && ip.is_some_and(|ip| proven.contains(&ip)) && dnsaddr_text(&request.peer, text).is_ok()
     };
     request.dialled.iter().filter(is_proven).take(MAX_DIALLED).cloned().collect()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 /// Why this machine does not see an address as the public network does: packets to it would leave from an address that

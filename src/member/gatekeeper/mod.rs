@@ -52,6 +52,8 @@ const UPDATE: Duration = Duration::from_millis(3_500);
 pub struct GatekeeperConfig {
     /// What its file says.
     pub file: Config,
+    /// The file, which is read again when it has changed: who may enter, and how many, need no restart.
+    pub path: Option<PathBuf>,
     /// Finds the zone's primary server, if the file does not name it.
     pub resolver: Resolver,
     /// What permits the member's key to offer the service. `None`: the one in the member's home.
@@ -138,7 +140,7 @@ impl Gatekeeper {
         if descriptor.is_local() {
             return Err(GatekeeperError::Local { overlay });
         }
-        let GatekeeperConfig { file, resolver, certificate, timeout } = config;
+        let GatekeeperConfig { file, path, resolver, certificate, timeout } = config;
         if file.admission == Admission::Enrolled && descriptor.policy() == Policy::Open {
             return Err(GatekeeperError::NobodyEnrolled { overlay });
         }
@@ -151,8 +153,8 @@ impl Gatekeeper {
             let ZoneAt { overlay, zone: found, server } = zone;
             return Err(GatekeeperError::OtherZone { server, overlay, found, wanted });
         }
-        let (prober, events) = Prober::bind(&overlay, roots(&file))?;
-        let desk = Desk::new(member, file, Publisher::new(zone.clone(), key, UPDATE), prober);
+        let (prober, events) = Prober::bind(&overlay, file.roots.clone())?;
+        let desk = Desk::new(member, (file, path), Publisher::new(zone.clone(), key, UPDATE), prober);
         let desk = Arc::new(desk);
         desk.sweep().await?;
         for service in [Enter::SERVICE, Prove::SERVICE, Leave::SERVICE, Decisions::SERVICE] {
@@ -188,10 +190,6 @@ impl Drop for Gatekeeper {
             task.abort();
         }
     }
-}
-
-fn roots(file: &Config) -> Option<PathBuf> {
-    file.roots.clone()
 }
 
 /// What a gatekeeper counts, for Prometheus.

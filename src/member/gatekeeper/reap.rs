@@ -24,6 +24,7 @@ pub(super) async fn run(desk: Weak<Desk>) {
         tokio::time::sleep(LOOK).await;
         let Some(desk) = desk.upgrade() else { return };
         desk.expire();
+        desk.reread();
         let every = Duration::from_secs(desk.lease().into()) / 2;
         if swept.elapsed() >= every.clamp(SWEEPS.0, SWEEPS.1) {
             swept = Instant::now();

@@ -397,6 +397,20 @@ fn what_comes_by_unchanged_is_a_loop_and_what_has_changed_is_not() {
 }
 
 #[test]
+fn a_gatekeepers_probe_is_answered_and_told_and_nobody_else_s_request_is_taken_for_one() {
+    let mut world = World::new();
+    let probe = |start: &str, branch: &str| {
+        let more = "Max-Forwards: 0\nP2PSIP-Probe: 01.02";
+        request(&outside(), start, "sip:p2psip.org", "<sip:p2psip.org>", branch, more)
+    };
+    world.receive(probe(&format!("OPTIONS sip:{OWN};transport=udp"), "1"), &outside());
+    assert_eq!(world.sent.last().and_then(|(_, answer)| answer.status()), Some(200));
+    assert_eq!(world.probes, ["01.02"]);
+    world.receive(probe("INVITE sip:bob@p2psip.org", "2"), &outside());
+    assert_eq!(world.probes.len(), 1, "only OPTIONS that is answered here");
+}
+
+#[test]
 fn requests_that_loop_without_end_are_stopped() {
     let mut world = World::new();
     world.receive(invite_bob("1", "Max-Forwards: 0"), &outside()).expect(&["483 INVITE to 198.51.100.7:5060"]);
