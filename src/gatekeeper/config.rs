@@ -47,8 +47,9 @@ policy = "enrolled"
 #allow_private = false
 
 [quotas]
-# Proxy peers in all.
-#peers = 1000
+# Proxy peers in all. A name server may have a limit of its own on the records of a name: BIND's max-records-per-type is
+# 100 unless told otherwise.
+#peers = 100
 # Proxy peers of one site: an IPv4 /24, an IPv6 /56.
 #peers_per_prefix = 8
 # Addresses of one proxy peer, and so of one certificate.

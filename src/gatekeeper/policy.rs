@@ -43,7 +43,7 @@ pub struct Quotas {
 
 impl Default for Quotas {
     fn default() -> Self {
-        Self { peers: 1_000, peers_per_prefix: 8, addresses_per_certificate: 4, probes_per_minute: 240 }
+        Self { peers: 100, peers_per_prefix: 8, addresses_per_certificate: 4, probes_per_minute: 240 }
     }
 }
 

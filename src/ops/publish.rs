@@ -368,9 +368,11 @@ impl Job {
                 let plans = publisher.plan_reap(zone)?;
                 plans.iter().find(|plan| plan.host == *host).map(|plan| plan.update.script(server))
             }
-            Self::Add(wanted) | Self::Renew(wanted) => publisher.add(wanted, force).await.map(|_| None)?,
+            Self::Add(wanted) | Self::Renew(wanted) => {
+                publisher.add_as_read(zone, wanted, force).await.map(|_| None)?
+            }
             Self::Remove(host) => publisher.remove(host, force).await.map(|_| None)?,
-            Self::Reap(host) => publisher.reap(host).await.map(|_| None)?,
+            Self::Reap(host) => publisher.reap_as_read(zone, host).await.map(|_| None)?,
         })
     }
 }
