@@ -20,7 +20,9 @@ use super::{
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::ops::{
-    join::{GATEKEEPER_TEMPLATE as TEMPLATE, JoinRequest, ProxyRequest, ProxyTls, PublishRequest, join},
+    join::{
+        AdapterRequest, GATEKEEPER_TEMPLATE, JoinRequest, PHONES_TEMPLATE, ProxyRequest, ProxyTls, PublishRequest, join,
+    },
     outcome::JoinOutcome,
 };
 
@@ -31,6 +33,7 @@ pub const TOOL: Tool = Tool {
         "Joins an overlay, or founds it if there is no other member, and stays: it takes part in routing, stores records of others, and serves the tools on this machine through a unix socket. It prints how it can be reached as soon as it is a member.",
         "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published. With --local, without a descriptor and without --peer, it founds a new overlay of the policy open, in which any key may claim any name; p2p-enroll init makes one with a CA.",
         "A proxy peer (--proxy) asks a gatekeeper of the overlay to enter it into the DNS, renews its lease there, and leaves the DNS when it ends; what it says about that is what the DNS shows. The gatekeeper (--gatekeeper) holds the zone's key. It sends OPTIONS with a nonce to each address and transport, and enters those from which the nonce comes back over the overlay; proxy peers that die are taken out when their lease is over. Its file names key, server, policy and quotas: see --print-gatekeeper.",
+        "With --adapter it serves ordinary SIP phones: each registers with the password that --phones has for it, is then a user of the overlay, and calls and is called like any other. A phone needs nothing but its address of record, its user name and password, and this adapter as its registrar and outbound proxy.",
         "Ctrl-C leaves the overlay in order and exits 130; SIGTERM does the same and exits 0. A second signal ends at once.",
     ],
     exits: &[
@@ -46,6 +49,7 @@ pub const TOOL: Tool = Tool {
         Example { line: "p2p-join --local testnet", does: "an overlay of your own, without DNS" },
         Example { line: "p2p-join --proxy", does: "be a proxy peer, entered into the DNS by a gatekeeper" },
         Example { line: "p2p-join --gatekeeper gk.toml", does: "be the gatekeeper; begin with --print-gatekeeper" },
+        Example { line: "p2p-join --adapter 192.0.2.7:5060 --phones phones.toml", does: "let phones in" },
         Example { line: "p2p-join --print-config > p2psip.toml", does: "begin a configuration" },
     ],
     bare: Args::command,
@@ -107,6 +111,14 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     gatekeeper: Option<PathBuf>,
 
+    /// Serve ordinary SIP phones on this address, over UDP and TCP
+    #[arg(long, value_name = "ADDR", requires = "phones")]
+    adapter: Option<String>,
+
+    /// The phones that may register; --print-phones shows such a file
+    #[arg(long, value_name = "FILE", requires = "adapter")]
+    phones: Option<PathBuf>,
+
     /// Announce the member on the local network, and find others there (mDNS)
     #[arg(long)]
     mdns: bool,
@@ -122,6 +134,10 @@ struct Args {
     /// Print a gatekeeper's file with every key explained, and end
     #[arg(long)]
     print_gatekeeper: bool,
+
+    /// Print a file of phones with every key explained, and end
+    #[arg(long)]
+    print_phones: bool,
 
     #[command(flatten)]
     access: AccessArgs,
@@ -151,7 +167,10 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             return output.text(&config::template()).map(|()| 0);
         }
         if args.print_gatekeeper {
-            return output.text(TEMPLATE).map(|()| 0);
+            return output.text(GATEKEEPER_TEMPLATE).map(|()| 0);
+        }
+        if args.print_phones {
+            return output.text(PHONES_TEMPLATE).map(|()| 0);
         }
         let settings = Settings::read(&args.home, env)?;
         let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
@@ -163,6 +182,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             local: settings.local(args.local),
             proxy: proxy_request(&args)?,
             gatekeeper: args.gatekeeper.clone(),
+            adapter: adapter_request(&args)?,
             mdns: args.mdns,
             metrics: settings.metrics(args.metrics.as_deref())?,
         };
@@ -220,6 +240,13 @@ fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
     Ok(Some(ProxyRequest { listen: address(listen)?, tls, publish: (!args.no_publish).then_some(publish) }))
 }
 
+/// What the options say about being an adapter.
+fn adapter_request(args: &Args) -> Result<Option<AdapterRequest>, Failure> {
+    let (Some(listen), Some(phones)) = (&args.adapter, &args.phones) else { return Ok(None) };
+    let listen = check::socket_address(listen).map_err(Failure::usage)?;
+    Ok(Some(AdapterRequest { listen, phones: phones.clone() }))
+}
+
 fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
     match output.format() {
         Format::Json => output.json(outcome),
@@ -245,6 +272,9 @@ fn listing(outcome: &JoinOutcome) -> Grid {
     }
     if let Some(zone) = &outcome.gatekeeper {
         grid.pair("gatekeeper", Cell::text(zone, Tone::Good));
+    }
+    if !outcome.adapter.is_empty() {
+        grid.pair("phones", Cell::lines(&outcome.adapter, Tone::Good));
     }
     if let Some(url) = &outcome.metrics {
         grid.pair("metrics", Cell::text(url, Tone::Plain));
@@ -276,6 +306,7 @@ mod tests {
             socket: "/home/alice/.local/share/p2psip/member.sock".to_owned(),
             proxy: Vec::new(),
             gatekeeper: None,
+            adapter: Vec::new(),
             metrics: None,
             peers: 0,
             restored: 12,

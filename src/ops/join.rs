@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
-pub use crate::{gatekeeper::TEMPLATE as GATEKEEPER_TEMPLATE, member::ProxyTls};
+pub use crate::{
+    gatekeeper::TEMPLATE as GATEKEEPER_TEMPLATE,
+    member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE},
+};
 use crate::{
     dns::{
         Family, TsigKey,
@@ -19,8 +22,8 @@ use crate::{
     gatekeeper::Config,
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
     member::{
-        Gatekeeper, GatekeeperConfig, GatekeeperError, Member, MemberConfig, Proxy, ProxyConfig, Publish, PublishBy,
-        remembered,
+        AdapterConfig, Gatekeeper, GatekeeperConfig, GatekeeperError, Member, MemberConfig, Proxy, ProxyConfig, Publish,
+        PublishBy, adapter, remembered,
     },
     name::OverlayId,
     sip::transport::Protocol,
@@ -44,6 +47,8 @@ pub struct JoinRequest {
     pub proxy: Option<ProxyRequest>,
     /// The gatekeeper's file, if it is to be one.
     pub gatekeeper: Option<PathBuf>,
+    /// How to be an adapter, if it is to be one.
+    pub adapter: Option<AdapterRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
 }
@@ -70,6 +75,15 @@ pub struct PublishRequest {
     pub key: Option<PathBuf>,
     /// The zone's primary server; else the one that its SOA record names. Only with the key.
     pub server: Option<SocketAddr>,
+}
+
+/// What is asked of an adapter.
+#[derive(Debug, Clone)]
+pub struct AdapterRequest {
+    /// Where to listen for phones, over UDP and TCP.
+    pub listen: SocketAddr,
+    /// The file of the phones that may register.
+    pub phones: PathBuf,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -124,10 +138,9 @@ async fn serve(
         Some(address) => Some(member.metrics().serve(address).await?),
         None => None,
     };
-    let proxy = match &request.proxy {
-        Some(proxy) => {
-            let mut config = proxy_config(access, proxy)?;
-            if let Some(publish) = &proxy.publish {
+    let proxy = match proxy_config(access, request, &running.known.descriptor)? {
+        Some(mut config) => {
+            if let Some(publish) = request.proxy.as_ref().and_then(|proxy| proxy.publish.as_ref()) {
                 config.publish = Some(publish_by(access, publish, key, running.known.descriptor.overlay()).await?);
             }
             Some(Proxy::start(member, config).await?)
@@ -148,6 +161,7 @@ async fn serve(
             let ZoneAt { zone, server, .. } = gatekeeper.zone();
             format!("{zone} on {server}")
         }),
+        adapter: proxy.iter().flat_map(|proxy| proxy.phones()).map(sip_address).collect(),
         metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
@@ -163,16 +177,30 @@ async fn serve(
     Ok(())
 }
 
-fn proxy_config(access: &Access, request: &ProxyRequest) -> Result<ProxyConfig, OpsError> {
+/// How to be a proxy peer, an adapter or both.
+fn proxy_config(
+    access: &Access,
+    request: &JoinRequest,
+    descriptor: &Descriptor,
+) -> Result<Option<ProxyConfig>, OpsError> {
+    if request.proxy.is_none() && request.adapter.is_none() {
+        return Ok(None);
+    }
     let options = Options {
         transports: vec![Transport::Udp, Transport::Tcp, Transport::Tls],
         unreachable: has_no_route,
         ..Options::default()
     };
-    let mut config = ProxyConfig::new(request.listen, Locator::new(access.resolver()?, options));
-    config.tls = request.tls.clone();
+    let mut config = ProxyConfig::without_proxy(Locator::new(access.resolver()?, options));
     config.drain = DRAIN;
-    Ok(config)
+    if let Some(ProxyRequest { listen, tls, .. }) = request.proxy.clone() {
+        (config.address, config.tls) = (Some(listen), tls);
+    }
+    if let Some(AdapterRequest { listen, phones }) = &request.adapter {
+        let (phones, algorithms) = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
+        config.adapter = Some(AdapterConfig::new(*listen, phones, algorithms));
+    }
+    Ok(Some(config))
 }
 
 fn gatekeeper_config(access: &Access, path: &Path) -> Result<GatekeeperConfig, OpsError> {

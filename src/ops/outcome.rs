@@ -470,6 +470,9 @@ pub struct JoinOutcome {
     pub proxy: Vec<String>,
     /// The zone that it changes as a gatekeeper, and where; `null` if it is none.
     pub gatekeeper: Option<String>,
+    /// Where ordinary phones register: transports and addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapter: Vec<String>,
     /// Where its metrics are served, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,

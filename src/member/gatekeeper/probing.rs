@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use tokio::sync::mpsc;
 
@@ -18,7 +17,8 @@ use crate::{
     gatekeeper::Probe,
     name::OverlayId,
     sip::{
-        Draft, Method,
+        Message, Method, ParseError,
+        compose::Request,
         header::Name,
         transport::{Bound, Config, Event, Hop, Protocol, TlsFiles, Transports},
     },
@@ -59,21 +59,25 @@ impl Prober {
             Transport::Tls => hop.named(self.overlay.as_str()),
             Transport::Udp | Transport::Tcp => hop,
         };
-        if let Err(error) = self.transports.send(&hop, self.options(id, probe), 0) {
+        let sent = self.options(id, probe).map_err(|error| error.to_string()).and_then(|options| {
+            let octets = options.bytes().clone();
+            self.transports.send(&hop, octets, 0).map_err(|error| error.to_string())
+        });
+        if let Err(error) = sent {
             tracing::debug!(%error, "a probe was not sent");
         }
     }
 
     /// OPTIONS for the place itself. With Max-Forwards 0 nobody passes it on (RFC 3261 §16.3): a proxy named as the
     /// address would else bring the nonce, by the overlay's own DNS records, to the very peer that named it.
-    fn options(&self, id: &RequestId, probe: &Probe) -> Bytes {
+    fn options(&self, id: &RequestId, probe: &Probe) -> Result<Message, ParseError> {
         let protocol = protocol(probe);
         let place = SocketAddr::new(probe.address, probe.endpoint.port);
         let uri = format!("sip:{place};transport={}", protocol.token().to_ascii_lowercase());
         let nonce = HEXLOWER.encode(probe.nonce.as_slice());
         // What a response carries must tell nothing of the nonce.
         let (_, call) = probe.branch.split_at(probe.branch.len() / 2);
-        Draft::new(Method::Options, &uri)
+        Request::new(Method::Options, &uri)
             .header(Name::Via, format!("SIP/2.0/{protocol} gatekeeper.invalid;rport;branch={}", probe.branch))
             .header(Name::MaxForwards, "0")
             .header(Name::From, format!("<sip:{}>;tag={call}", self.overlay))
@@ -113,7 +117,7 @@ pub(super) async fn listen(desk: Weak<Desk>, mut events: mpsc::Receiver<Event>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{client::gatekeeper::Nonce, dns::publish::SipEndpoint, sip::Message};
+    use crate::{client::gatekeeper::Nonce, dns::publish::SipEndpoint};
 
     #[tokio::test]
     async fn a_probe_can_be_passed_on_by_nobody_and_its_answer_tells_no_nonce() {
@@ -125,7 +129,7 @@ mod tests {
             nonce: Nonce::new([0xab; 16]),
             branch: format!("z9hG4bK{}", "01".repeat(16)),
         };
-        let message = Message::parse(prober.options(&RequestId::new([0xcd; 16]), &probe)).unwrap();
+        let message = prober.options(&RequestId::new([0xcd; 16]), &probe).unwrap();
         message.check().unwrap();
         assert_eq!(message.request_uri(), Some("sip:[2001:db8::1]:5070;transport=udp"));
         assert_eq!(message.max_forwards().unwrap(), Some(0));
