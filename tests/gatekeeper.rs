@@ -12,11 +12,11 @@ use std::{
 
 use p2psip::{
     cli,
+    client::PeerInfo,
     client::gatekeeper::{
         Decisions, DecisionsReply, DenialCode, Denied, Enter, EnterReply, GateVerdict, Leave, LeaveReply, Nonce, Prove,
         ProveReply, PublicationState, PublicationStatus, RequestId, statement,
     },
-    client::PeerInfo,
     dns::{
         Resolver, TsigKey,
         locate::{Locator, Options},
@@ -389,7 +389,10 @@ fn each_policy_and_limit_refuses_with_its_reason() {
     assert_eq!(judged("open", LAB, &|enter| enter.endpoints[0].0 = "sctp".to_owned()), Err(DenialCode::Unfit));
     assert_eq!(judged("open", LAB, &|enter| enter.endpoints.clear()), Err(DenialCode::Unfit));
     let throttled = format!("{LAB}quotas.probes_per_minute = 1");
-    assert_eq!(judged("open", &throttled, &|enter| enter.endpoints.push(("tcp".into(), 1))), Err(DenialCode::Throttled));
+    assert_eq!(
+        judged("open", &throttled, &|enter| enter.endpoints.push(("tcp".into(), 1))),
+        Err(DenialCode::Throttled)
+    );
     let none = format!("{LAB}quotas.addresses_per_certificate = 1");
     let two = |enter: &mut Enter| enter.addresses.push("127.0.0.2".parse().unwrap());
     assert_eq!(judged("open", &none, &two), Err(DenialCode::Quota));
@@ -463,10 +466,8 @@ fn many_proxy_peers_and_several_gatekeepers_do_each_other_no_harm() {
     let members = world.world.members();
     let more = format!("{SHORT}quotas.peers_per_prefix = 100\nquotas.probes_per_minute = 10000");
     let keepers = [GATEKEEPER, FREE + MANY, FREE + MANY + 1];
-    let mut keepers: Vec<Gatekeeper> = keepers
-        .into_iter()
-        .map(|index| world.run(gatekeeper(&world, &members[index], "enrolled", &more)))
-        .collect();
+    let mut keepers: Vec<Gatekeeper> =
+        keepers.into_iter().map(|index| world.run(gatekeeper(&world, &members[index], "enrolled", &more))).collect();
     let proxies: Vec<Proxy> = world.run(async {
         let starting = members[FREE..FREE + MANY].iter().map(|member| proxy(&world, member));
         futures::future::join_all(starting).await

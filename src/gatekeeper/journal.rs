@@ -22,7 +22,8 @@ impl Journal {
         match decision.verdict {
             GateVerdict::Refused => {
                 if self.refused.len() >= MAX_HOSTS && !self.refused.contains_key(&decision.host) {
-                    let oldest = self.refused.iter().min_by_key(|(_, refused)| refused.at_ms).map(|(host, _)| host.clone());
+                    let oldest =
+                        self.refused.iter().min_by_key(|(_, refused)| refused.at_ms).map(|(host, _)| host.clone());
                     oldest.map(|host| self.refused.remove(&host));
                 }
                 self.refused.insert(decision.host.clone(), decision.clone());

@@ -188,7 +188,8 @@ mod tests {
         prop_oneof![
             (0..4_u8, 0..100_u64).prop_map(|(host, until)| Step::Note(host, until)),
             (0..4_u8).prop_map(Step::Forget),
-            (prop::collection::vec((0..4_u8, 0..100_u64), 0..4), 0..3_u64).prop_map(|(read, age)| Step::Read(read, age)),
+            (prop::collection::vec((0..4_u8, 0..100_u64), 0..4), 0..3_u64)
+                .prop_map(|(read, age)| Step::Read(read, age)),
         ]
     }
 

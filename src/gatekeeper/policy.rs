@@ -157,8 +157,9 @@ fn check_admission(applicant: &Applicant<'_>, admission: &Admission) -> Result<(
 /// R11: an address that is not the peer's own. Seen on a private network, the two share that, and nothing follows.
 fn check_nat(applicant: &Applicant<'_>) -> Result<(), Denied> {
     for address in applicant.addresses {
-        let comparable =
-            |seen: &&IpAddr| seen.is_ipv4() == address.is_ipv4() && unreachable(seen).is_none() && !seen.is_unspecified();
+        let comparable = |seen: &&IpAddr| {
+            seen.is_ipv4() == address.is_ipv4() && unreachable(seen).is_none() && !seen.is_unspecified()
+        };
         let mut seen = applicant.seen.iter().filter(comparable).peekable();
         let Some(first) = seen.peek().copied().copied() else { continue };
         if !seen.any(|seen| applicant.addresses.contains(seen)) {
@@ -223,7 +224,11 @@ mod tests {
     }
 
     /// Judges peer 1, of the host `h`, which asks for 192.0.2.1, after `change`.
-    fn judged(admission: Admission, ledger: &Ledger, change: impl FnOnce(&mut Applicant<'_>)) -> Result<(), DenialCode> {
+    fn judged(
+        admission: Admission,
+        ledger: &Ledger,
+        change: impl FnOnce(&mut Applicant<'_>),
+    ) -> Result<(), DenialCode> {
         let addresses = ["192.0.2.1".parse().unwrap()];
         let mut applicant = Applicant {
             peer: peer(1),
@@ -279,7 +284,10 @@ mod tests {
         assert_eq!(judged(Admission::Open, &none, |a| a.addresses = &[]), Err(DenialCode::Unfit));
         let port_0 = SipEndpoint { port: 0, ..UDP };
         let endpoints = [port_0];
-        assert_eq!(judged(Admission::Open, &none, |a| a.endpoints = Box::leak(Box::new(endpoints))), Err(DenialCode::Unfit));
+        assert_eq!(
+            judged(Admission::Open, &none, |a| a.endpoints = Box::leak(Box::new(endpoints))),
+            Err(DenialCode::Unfit)
+        );
     }
 
     #[test]

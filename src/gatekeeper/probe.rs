@@ -198,7 +198,8 @@ impl Probes {
     /// Whether a probe still waits for its response, so that it is worth being sent again.
     pub fn awaits(&self, branch: &str) -> bool {
         let pending = self.by_branch.get(branch).and_then(|peer| self.pending.get(peer));
-        pending.is_some_and(|pending| pending.sent.iter().any(|sent| sent.probe.branch == branch && sent.status.is_none()))
+        pending
+            .is_some_and(|pending| pending.sent.iter().any(|sent| sent.probe.branch == branch && sent.status.is_none()))
     }
 
     /// A proxy peer brings nonces back. `gatekeeper` is who sent them.
@@ -235,7 +236,9 @@ impl Probes {
 
     /// Whether each place whose nonce came back has also answered.
     pub fn is_settled(&self, peer: &PeerId) -> bool {
-        self.pending.get(peer).is_none_or(|pending| pending.sent.iter().all(|sent| sent.status.is_some() || !sent.returned))
+        self.pending
+            .get(peer)
+            .is_none_or(|pending| pending.sent.iter().all(|sent| sent.status.is_some() || !sent.returned))
     }
 
     /// Ends a request and says what it has proven; `None` if it is over already. Its nonces are worth nothing any more.

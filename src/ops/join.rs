@@ -9,10 +9,6 @@ use std::{
 };
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
-pub use crate::{
-    gatekeeper::TEMPLATE as GATEKEEPER_TEMPLATE,
-    member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE},
-};
 use crate::{
     dns::{
         Family, TsigKey,
@@ -22,11 +18,15 @@ use crate::{
     gatekeeper::Config,
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
     member::{
-        AdapterConfig, Gatekeeper, GatekeeperConfig, GatekeeperError, Member, MemberConfig, Proxy, ProxyConfig, Publish,
-        PublishBy, adapter, remembered,
+        AdapterConfig, Gatekeeper, GatekeeperConfig, GatekeeperError, Member, MemberConfig, Proxy, ProxyConfig,
+        Publish, PublishBy, adapter, remembered,
     },
     name::OverlayId,
     sip::transport::Protocol,
+};
+pub use crate::{
+    gatekeeper::TEMPLATE as GATEKEEPER_TEMPLATE,
+    member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE},
 };
 
 /// How long calls that are being set up may take to finish when a proxy peer leaves.

@@ -370,7 +370,8 @@ impl Applicant {
             certificate: self.certificate().map(|certificate| ByteBuf::from(certificate.der())),
             force: self.publish.force,
         };
-        let reply = self.core.call(gatekeeper, &enter, CALL).await.map_err(|error| failed("cannot be asked", &error))?;
+        let reply =
+            self.core.call(gatekeeper, &enter, CALL).await.map_err(|error| failed("cannot be asked", &error))?;
         let (probes, within) = match reply {
             EnterReply::Probing { probes, within_ms } => (probes as usize, Duration::from_millis(within_ms).min(CALL)),
             EnterReply::Refused(denied) => return Err(denied.into()),
@@ -388,9 +389,8 @@ impl Applicant {
     /// The certificate that permits it to be a proxy peer; that in the home may have been renewed meanwhile.
     fn certificate(&self) -> Option<Certificate> {
         let name = ResourceName::from(ServiceUri::new(Service::Proxy, self.overlay.clone()));
-        let at_home = |core: &Core| {
-            core.home()?.certificate_for(&self.key.public(), &name, UnixMs::now()).ok().flatten()
-        };
+        let at_home =
+            |core: &Core| core.home()?.certificate_for(&self.key.public(), &name, UnixMs::now()).ok().flatten();
         self.certificate.clone().or_else(|| at_home(&self.core))
     }
 
@@ -405,9 +405,8 @@ impl Applicant {
                     let leased = host.lease.as_ref().is_some_and(|lease| lease.live && lease.peer == Some(peer));
                     let endpoint = |(name, port): &(String, u16)| {
                         let transport = TRANSPORTS.into_iter().find(|transport| transport.to_string() == *name);
-                        transport.is_some_and(|transport| {
-                            host.endpoints.contains(&SipEndpoint { transport, port: *port })
-                        })
+                        transport
+                            .is_some_and(|transport| host.endpoints.contains(&SipEndpoint { transport, port: *port }))
                     };
                     let all = leased
                         && entered.addresses.iter().all(|address| host.addresses.contains(address))

@@ -28,9 +28,7 @@ use crate::{
         publish::{Done, Publication, Publisher, SipEndpoint, TRANSPORTS, Transport, host_of, unreachable},
     },
     gatekeeper::{
-        Applicant, Config, Journal, Leased, Ledger, Probe, Probes, Proof, Request, judge,
-        policy::Rules,
-        probe::WINDOW,
+        Applicant, Config, Journal, Leased, Ledger, Probe, Probes, Proof, Request, judge, policy::Rules, probe::WINDOW,
     },
     member::{
         Handler, Member,
@@ -111,9 +109,7 @@ impl Handler for Door {
                 (Prove::SERVICE, Caller::Peer(peer)) => {
                     answer::<Prove>(&frame, async |call| desk.prove(peer, call).await).await
                 }
-                (Leave::SERVICE, Caller::Peer(peer)) => {
-                    answer::<Leave>(&frame, async |_| desk.leave(peer).await).await
-                }
+                (Leave::SERVICE, Caller::Peer(peer)) => answer::<Leave>(&frame, async |_| desk.leave(peer).await).await,
                 _ => {
                     let message = "a gatekeeper is asked over the overlay, where a stream says who asks";
                     ResponseFrame::Error(ErrorReply::new(ErrorCode::Unavailable, message))
@@ -141,8 +137,7 @@ impl Desk {
     ) -> Self {
         let changed = Mutex::new(path.as_deref().and_then(modified));
         let probes = Probes::new(&file.quotas);
-        let state =
-            State { ledger: Ledger::default(), probes, journal: Journal::default(), counts: Counts::default() };
+        let state = State { ledger: Ledger::default(), probes, journal: Journal::default(), counts: Counts::default() };
         Self {
             core: Arc::downgrade(&member.core),
             peer: member.peer(),
@@ -215,7 +210,8 @@ impl Desk {
         let denied = |code, why: &str| Denied { code, why: why.to_owned(), retry_ms: 5_000 };
         let core = self.core.upgrade().ok_or_else(|| denied(DenialCode::Dns, "the gatekeeper is leaving"))?;
         let endpoints = endpoints(&call.endpoints);
-        let endpoints = endpoints.ok_or_else(|| denied(DenialCode::Unfit, "a transport is none of udp, tcp and tls"))?;
+        let endpoints =
+            endpoints.ok_or_else(|| denied(DenialCode::Unfit, "a transport is none of udp, tcp and tls"))?;
         let mut addresses: Vec<IpAddr> = Vec::new();
         for address in call.addresses.iter().map(IpAddr::to_canonical) {
             if !addresses.contains(&address) {
@@ -317,10 +313,8 @@ impl Desk {
             return Err(Denied { code: DenialCode::Unproven, why, retry_ms: 5_000 });
         }
         let core = self.core.upgrade();
-        let descriptor = core.map(|core| DescriptorPointer {
-            hash: core.descriptor().hash(),
-            policy: Some(core.descriptor().policy()),
-        });
+        let descriptor = core
+            .map(|core| DescriptorPointer { hash: core.descriptor().hash(), policy: Some(core.descriptor().policy()) });
         let lease = self.lease();
         let wanted = Publication {
             overlay: self.publisher.zone().overlay.clone(),
@@ -518,7 +512,9 @@ impl Desk {
         let shown = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let who = peer.map_or_else(|| "a proxy peer".to_owned(), |peer| peer.to_string());
         match verdict {
-            GateVerdict::Renewed | GateVerdict::Probing => tracing::debug!(%host, "{} {who} ({shown}): {why}", verdict.word()),
+            GateVerdict::Renewed | GateVerdict::Probing => {
+                tracing::debug!(%host, "{} {who} ({shown}): {why}", verdict.word())
+            }
             _ => tracing::info!(%host, "{} {who} ({shown}): {why}", verdict.word()),
         }
         if let Some(core) = self.core.upgrade().filter(|_| verdict != GateVerdict::Renewed) {
@@ -642,7 +638,8 @@ mod tests {
 
     #[test]
     fn transports_have_names() {
-        let named = |names: &[&str]| endpoints(&names.iter().map(|name| ((*name).to_owned(), 5060)).collect::<Vec<_>>());
+        let named =
+            |names: &[&str]| endpoints(&names.iter().map(|name| ((*name).to_owned(), 5060)).collect::<Vec<_>>());
         assert_eq!(named(&["udp", "tls", "udp"]).unwrap().len(), 2);
         assert_eq!(named(&["udp", "sctp"]), None);
     }

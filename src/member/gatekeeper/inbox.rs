@@ -70,7 +70,8 @@ mod tests {
     #[tokio::test]
     async fn only_nonces_of_the_request_under_way_are_kept() {
         let inbox = Inbox::default();
-        let probe = |id: u8, nonce: u8| format!("{}.{}", format!("{id:02x}").repeat(16), format!("{nonce:02x}").repeat(16));
+        let probe =
+            |id: u8, nonce: u8| format!("{}.{}", format!("{id:02x}").repeat(16), format!("{nonce:02x}").repeat(16));
         inbox.deposit(probe(1, 1).as_bytes());
         inbox.expect(RequestId::new([1; 16]));
         for text in [probe(2, 2), probe(1, 3), probe(1, 3), "x.y".to_owned(), probe(1, 4).replace('.', "")] {

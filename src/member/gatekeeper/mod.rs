@@ -75,7 +75,9 @@ pub enum GatekeeperError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// In an open overlay there are no certificates.
-    #[error("the policy of {overlay} is open, so nobody is enrolled there; make the gatekeeper's policy closed or open")]
+    #[error(
+        "the policy of {overlay} is open, so nobody is enrolled there; make the gatekeeper's policy closed or open"
+    )]
     NobodyEnrolled {
         /// The overlay.
         overlay: OverlayId,

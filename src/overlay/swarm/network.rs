@@ -235,7 +235,13 @@ impl Network {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
         let table = SharedTable::new(RoutingTable::new(key.peer_id().position(), config.bucket_size));
-        let shared = event_loop::Shared { table, traffic: Arc::default(), events, reached: Arc::default(), seen: Arc::default() };
+        let shared = event_loop::Shared {
+            table,
+            traffic: Arc::default(),
+            events,
+            reached: Arc::default(),
+            seen: Arc::default(),
+        };
         let event_loop = event_loop::EventLoop::bind(config, &keypair, shared.clone()).await?;
         let network = Self { commands, peer: key.peer_id(), shared };
         Ok((network, Bound { event_loop, commands: receiver }))
