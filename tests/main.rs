@@ -12,6 +12,7 @@ mod enroll;
 mod faults;
 mod forge;
 mod forged;
+mod gatekeeper;
 mod json_schema;
 mod lab;
 mod layers;

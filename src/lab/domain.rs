@@ -196,6 +196,8 @@ impl Server {
                     let located = Located::Nowhere { status: 500, reason: "Server Internal Error" };
                     self.engine.located(question, located, now);
                 }
+                // No gatekeeper has a reason to probe here.
+                Output::Probed(_) => {}
                 // Nobody is a member here.
                 Output::Identify { question, .. } => self.engine.identified(question, &[], now),
             }

@@ -26,6 +26,7 @@ use super::{
     throttle::{Rate, Throttle},
 };
 use crate::{
+    client::gatekeeper::PROBE,
     name::{Aor, InstanceId, PeerId},
     sip::{
         Message, Method,
@@ -133,6 +134,8 @@ pub enum Output {
         /// The user that it claims to be, if any.
         claimed: Option<Aor>,
     },
+    /// A gatekeeper's probe has come: the value of its header.
+    Probed(Vec<u8>),
     /// Answer a REGISTER: [`Engine::respond`]. Only a [domain's](Engine::of_domain) engine says so.
     Register {
         /// Its transaction.
@@ -483,6 +486,9 @@ impl Engine {
                 self.reject(server, &message, status, reason, header, now);
             }
             (Decision::Answer, Some(server)) => {
+                if let Some(probe) = message.header(Name::Other(PROBE.as_bytes())) {
+                    self.outputs.push_back(Output::Probed(probe.to_vec()));
+                }
                 let ok = respond::respond(&message, 200, "", Some(&tag()))
                     .header(Name::Allow, route::ALLOWED)
                     .header(Name::Accept, "application/sdp")

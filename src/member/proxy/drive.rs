@@ -17,7 +17,7 @@ use super::{
 use crate::{
     client::{self, ProxyStatus},
     dns::locate::{Locator, Verdict},
-    member::{OfferHandle, USUAL_AGE, adapter::Publisher, core::Core},
+    member::{OfferHandle, USUAL_AGE, adapter::Publisher, core::Core, gatekeeper::Inbox},
     name::{Aor, InstanceId, PeerId, ResourceName, Service},
     overlay::redir::Wanted,
     proxy::engine::{Engine, Located, Output, Question, What},
@@ -65,6 +65,7 @@ pub(super) struct Driver {
     locations: usize,
     lookups: u64,
     shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
     /// What writes the routing records of an adapter's phones.
     publisher: Option<Arc<Publisher>>,
     /// When peers could not be reached.
@@ -105,6 +106,7 @@ impl Driver {
             locations: 0,
             lookups: 0,
             shared,
+            inbox: Arc::default(),
             publisher: None,
             unreachable: HashMap::new(),
             offer: None,
@@ -116,6 +118,11 @@ impl Driver {
         };
         driver.shared.update(|status| status.endpoints = endpoints.iter().map(text).collect());
         driver
+    }
+
+    /// The same, keeping the nonces of gatekeepers there.
+    pub(super) fn probed(self, inbox: Arc<Inbox>) -> Self {
+        Self { inbox, ..self }
     }
 
     /// The driver of an engine with an adapter.
@@ -221,6 +228,7 @@ impl Driver {
                     self.ask(&aor, Waiting::Contacts(question, instance));
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => self.locate(question, &uri, secure),
+                Output::Probed(probe) => self.inbox.deposit(&probe),
                 Output::Locate { question, what: What::Proxy } => self.find_proxies(question),
                 Output::Identify { question, peer, claimed } => self.identify(question, peer, claimed),
                 Output::Publish { instance, present } => self.publish(instance, present),
@@ -345,6 +353,7 @@ impl Driver {
         self.shared.update(|status| {
             *status = ProxyStatus {
                 endpoints: std::mem::take(&mut status.endpoints),
+                publication: status.publication.take(),
                 draining: self.draining,
                 load,
                 transactions: u32::try_from(self.engine.len()).unwrap_or(u32::MAX),

@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -49,6 +49,8 @@ const MAX_WORKING: usize = 512;
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeouts in a row after which a peer leaves the routing table.
 const SILENCES: u32 = 2;
+/// Addresses remembered at which one peer is seen.
+const MAX_SEEN: usize = 8;
 
 /// What the loop shares with its handles.
 #[derive(Clone)]
@@ -57,9 +59,29 @@ pub(super) struct Shared {
     pub(super) traffic: Arc<Traffic>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) reached: watch::Sender<Reached>,
+    /// The addresses from which peers that are connected came, or at which they were dialled; none over a relay.
+    pub(super) seen: Arc<RwLock<HashMap<Libp2pPeer, Vec<IpAddr>>>>,
 }
 
 impl Shared {
+    /// The addresses at which a connected peer is seen.
+    pub(super) fn seen_at(&self, peer: &Libp2pPeer) -> Vec<IpAddr> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned().unwrap_or_default()
+    }
+
+    fn on_seen(&self, peer: Libp2pPeer, address: &Multiaddr) {
+        let Some(ip) = direct_ip(address) else { return };
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        let addresses = seen.entry(peer).or_default();
+        if addresses.len() < MAX_SEEN && !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+
+    fn on_gone(&self, peer: &Libp2pPeer) {
+        self.seen.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
     fn reached(&self, addresses: Vec<String>, view: ReachView) {
         self.reached.send_if_modified(|reached| {
             if reached.view.reach != view.reach {
@@ -238,6 +260,7 @@ impl EventLoop {
                     }
                     ConnectedPoint::Listener { .. } => {}
                 }
+                self.shared.on_seen(peer_id, remote_address(&endpoint));
                 if is_loopback(remote_address(&endpoint)) {
                     self.on_loopback.insert(peer_id);
                 }
@@ -246,6 +269,7 @@ impl EventLoop {
                 self.shared.traffic.connections.fetch_sub(1, Ordering::Relaxed);
                 if num_established == 0 {
                     self.on_loopback.remove(&peer_id);
+                    self.shared.on_gone(&peer_id);
                     self.on_disconnected(&peer_id);
                 }
             }
@@ -488,6 +512,18 @@ fn remote_address(endpoint: &ConnectedPoint) -> &Multiaddr {
     match endpoint {
         ConnectedPoint::Dialer { address, .. } => address,
         ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+    }
+}
+
+/// The IP address that a multiaddr begins with, unless it leads through a relay.
+fn direct_ip(address: &Multiaddr) -> Option<IpAddr> {
+    if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
+        return None;
+    }
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
     }
 }
 

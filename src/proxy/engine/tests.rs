@@ -30,6 +30,7 @@ struct World {
     /// What was sent and nobody has looked at.
     sent: Vec<(Hop, Message)>,
     tokens: Vec<Token>,
+    probes: Vec<String>,
     learned: Vec<(Hop, Health)>,
 }
 
@@ -120,6 +121,7 @@ impl World {
             open: Vec::new(),
             sent: Vec::new(),
             tokens: Vec::new(),
+            probes: Vec::new(),
             learned: Vec::new(),
         }
     }
@@ -165,6 +167,7 @@ impl World {
                     };
                     self.engine.located(question, located.cloned().unwrap_or(nowhere), self.now);
                 }
+                Output::Probed(probe) => self.probes.push(String::from_utf8(probe).unwrap()),
                 Output::Learned { hop, health } => self.learned.push((hop, health)),
                 Output::Identify { question, peer, .. } => {
                     let users = self.members.get(&peer).cloned().unwrap_or_default();
@@ -402,6 +405,20 @@ fn what_comes_by_unchanged_is_a_loop_and_what_has_changed_is_not() {
     second.users.insert("dave".to_owned(), Located::Groups(vec![vec![at_peer(4)]]));
     second.receive(relayed("sip:dave@p2psip.org", "y"), &source_of(&hop));
     second.expect(&["100 INVITE to 203.0.113.5:5060", "INVITE to peer 4"]);
+}
+
+#[test]
+fn a_gatekeepers_probe_is_answered_and_told_and_nobody_else_s_request_is_taken_for_one() {
+    let mut world = World::new();
+    let probe = |start: &str, branch: &str| {
+        let more = "Max-Forwards: 0\nP2PSIP-Probe: 01.02";
+        request(&outside(), start, "sip:p2psip.org", "<sip:p2psip.org>", branch, more)
+    };
+    world.receive(probe(&format!("OPTIONS sip:{OWN};transport=udp"), "1"), &outside());
+    assert_eq!(world.sent.last().and_then(|(_, answer)| answer.status()), Some(200));
+    assert_eq!(world.probes, ["01.02"]);
+    world.receive(probe("INVITE sip:bob@p2psip.org", "2"), &outside());
+    assert_eq!(world.probes.len(), 1, "only OPTIONS that is answered here");
 }
 
 #[test]

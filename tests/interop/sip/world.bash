@@ -90,11 +90,18 @@ dns_lists() {
     within 5 listed || fail "BIND does not load the new zone"
 }
 
-# name_server: BIND, with example.com, and p2psip.org as $work/p2psip.org.zone has it.
+# name_server: BIND, with example.com, and p2psip.org as $work/p2psip.org.zone has it. If there is a $work/gatekeeper.key,
+# whoever has that may change p2psip.org.
 name_server() {
+    local include='' updates=''
+    if [[ -e $work/gatekeeper.key ]]; then
+        include="include \"$work/gatekeeper.key\";"
+        updates='update-policy { grant gatekeeper zonesub ANY; };'
+    fi
     cp "$here/example.com.zone" "$work/"
     [[ -e $work/p2psip.org.zone ]] || cp "$here/p2psip.org.zone" "$work/"
     cat >"$work/named.conf" <<CONF
+$include
 options {
     directory "$work"; pid-file "$work/named.pid"; session-keyfile "$work/session.key";
     listen-on port 53 { 198.51.100.53; }; listen-on-v6 { none; };
@@ -102,7 +109,7 @@ options {
 };
 controls { };
 zone "example.com" { type primary; file "example.com.zone"; };
-zone "p2psip.org" { type primary; file "p2psip.org.zone"; };
+zone "p2psip.org" { type primary; file "p2psip.org.zone"; $updates };
 CONF
     named -g -c "$work/named.conf" >"$work/named.log" 2>&1 &
     within 10 dig +time=1 +tries=1 +short @198.51.100.53 p2psip.org SOA || fail "BIND does not answer"
