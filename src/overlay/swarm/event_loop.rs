@@ -85,12 +85,21 @@ impl Shared {
                 self.publish(Event::PeerLeft { peer: other });
                 self.publish(Event::PeerJoined { peer });
             }
-            Heard::Known | Heard::InReserve | Heard::Myself => {}
+            Heard::Known | Heard::InReserve | Heard::Myself | Heard::Client => {}
         }
     }
 
     fn forget(&self, peer: &PeerId) {
-        if let Some(moved_up) = self.table.remove(peer) {
+        self.left(peer, self.table.remove(peer));
+    }
+
+    /// Leaves a peer out of the routing table that takes no part in routing.
+    fn leave_out(&self, peer: PeerId) {
+        self.left(&peer, self.table.client(peer));
+    }
+
+    fn left(&self, peer: &PeerId, removed: Option<Option<PeerId>>) {
+        if let Some(moved_up) = removed {
             self.publish(Event::PeerLeft { peer: *peer });
             if let Some(peer) = moved_up {
                 self.publish(Event::PeerJoined { peer });
@@ -356,7 +365,7 @@ impl EventLoop {
         let addresses: Vec<String> = usable.map(without_peer).filter(|address| direct(address).is_some()).collect();
         if addresses.is_empty() || !info.protocols.contains(&self.protocols.client) {
             // It takes part as a client: nobody could go on from it.
-            self.shared.forget(&id);
+            self.shared.leave_out(id);
         } else {
             self.shared.met(PeerInfo { peer: id, addresses });
         }

@@ -40,6 +40,8 @@ pub(super) struct Traversing {
     reachability: Reachability,
     /// The listeners for circuits, and the relay of each.
     circuits: HashMap<ListenerId, Libp2pPeer>,
+    /// What others are told, circuits apart.
+    advertised: Vec<Multiaddr>,
     /// Where peers were dialled: there they can be reached.
     dialled: HashMap<Libp2pPeer, Multiaddr>,
     /// The hosts that something was sent to: a NAT may let them in that lets in nobody else.
@@ -50,7 +52,13 @@ impl Traversing {
     /// For a process that listens at these addresses.
     pub(super) fn new(peer: PeerId, listening: Vec<String>) -> Self {
         let reachability = Reachability::new(peer, listening);
-        Self { reachability, circuits: HashMap::new(), dialled: HashMap::new(), sent_to: HashSet::new() }
+        Self {
+            reachability,
+            circuits: HashMap::new(),
+            advertised: Vec::new(),
+            dialled: HashMap::new(),
+            sent_to: HashSet::new(),
+        }
     }
 
     /// When to look again, if nothing happens before.
@@ -90,20 +98,16 @@ impl EventLoop {
                 }
             }
         }
+        self.advertise_no_more();
         let reachability = &self.traversing.reachability;
         self.shared.reached(reachability.addresses(), reachability.view());
     }
 
     fn advertise(&mut self, addresses: &[String], relay: bool) {
-        let wanted: Vec<Multiaddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        self.traversing.advertised = addresses.iter().filter_map(|address| address.parse().ok()).collect();
         let known: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
-        for address in known.iter().filter(|address| !is_circuit(address) && !wanted.contains(address)) {
-            self.swarm.remove_external_address(address);
-        }
-        for address in &wanted {
-            if !known.contains(address) {
-                self.swarm.add_external_address(address.clone());
-            }
+        for address in self.traversing.advertised.iter().filter(|address| !known.contains(address)) {
+            self.swarm.add_external_address(address.clone());
         }
         let own = |address: &&Multiaddr| !is_circuit(address) && !is_loopback(address);
         let own: Vec<Multiaddr> = self.swarm.listeners().filter(own).cloned().collect();
@@ -116,6 +120,14 @@ impl EventLoop {
                 let candidate = NewExternalAddrCandidate { addr };
                 nat.punching.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
             }
+        }
+    }
+
+    /// Takes back what is not to be told: what AutoNAT confirms, libp2p would tell by itself.
+    fn advertise_no_more(&mut self) {
+        let told: Vec<Multiaddr> = self.swarm.external_addresses().filter(|told| !is_circuit(told)).cloned().collect();
+        for address in told.iter().filter(|told| !self.traversing.advertised.contains(told)) {
+            self.swarm.remove_external_address(address);
         }
     }
 
@@ -162,6 +174,9 @@ impl EventLoop {
     /// The last connection to a peer is closed.
     pub(super) fn on_disconnected(&mut self, peer: &Libp2pPeer) {
         self.traversing.dialled.remove(peer);
+        if let Some(peer) = from_libp2p(peer) {
+            self.shared.table.gone(&peer);
+        }
     }
 
     /// What a peer tells of itself, and of us.
