@@ -56,12 +56,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn reached(&self, addresses: Vec<String>, view: ReachView) {
+    fn reached(&self, now: Reached) {
         self.reached.send_if_modified(|reached| {
-            if reached.view.reach != view.reach {
-                tracing::info!(reach = ?view.reach, why = view.why, "how others reach this member");
+            if reached.view.reach != now.view.reach {
+                tracing::info!(reach = ?now.view.reach, why = now.view.why, "how others reach this member");
             }
-            let now = Reached { addresses, view };
             std::mem::replace(reached, now.clone()) != now
         });
     }
@@ -157,7 +156,8 @@ impl EventLoop {
         }
         let listening: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
         let why = if traversing { "no peer has told yet how it sees this member" } else { "not looked into" };
-        shared.reached(addresses::best(listening.clone()), ReachView { why: why.to_owned(), ..ReachView::default() });
+        let view = ReachView { why: why.to_owned(), ..ReachView::default() };
+        shared.reached(Reached { addresses: addresses::best(listening.clone()), view, for_all: true });
         Ok(Self {
             swarm,
             protocols,
@@ -238,7 +238,7 @@ impl EventLoop {
                     ConnectedPoint::Dialer { address, .. } => self.on_dialled(peer_id, address),
                     ConnectedPoint::Listener { send_back_addr, local_addr } if num_established.get() == 1 => {
                         if !is_circuit(local_addr) {
-                            self.on_came(send_back_addr);
+                            self.on_came(peer_id, send_back_addr);
                         }
                     }
                     ConnectedPoint::Listener { .. } => {}

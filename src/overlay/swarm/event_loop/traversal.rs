@@ -25,7 +25,7 @@ use crate::{
     overlay::{
         addresses::ip,
         reach::{Action, Reachability},
-        swarm::{behaviour::TraversalEvent, network::direct},
+        swarm::{Reached, behaviour::TraversalEvent, network::direct},
     },
     record::MAX_ADDRESSES,
 };
@@ -46,6 +46,8 @@ pub(super) struct Traversing {
     dialled: HashMap<Libp2pPeer, Multiaddr>,
     /// The hosts that something was sent to: a NAT may let them in that lets in nobody else.
     sent_to: HashSet<IpAddr>,
+    /// The connected peers that came though nothing had been sent to them.
+    strangers: HashSet<Libp2pPeer>,
 }
 
 impl Traversing {
@@ -58,6 +60,7 @@ impl Traversing {
             advertised: Vec::new(),
             dialled: HashMap::new(),
             sent_to: HashSet::new(),
+            strangers: HashSet::new(),
         }
     }
 
@@ -100,7 +103,11 @@ impl EventLoop {
         }
         self.advertise_no_more();
         let reachability = &self.traversing.reachability;
-        self.shared.reached(reachability.addresses(), reachability.view());
+        self.shared.reached(Reached {
+            addresses: reachability.addresses(),
+            view: reachability.view(),
+            for_all: reachability.is_for_all(),
+        });
     }
 
     fn advertise(&mut self, addresses: &[String], relay: bool) {
@@ -161,11 +168,12 @@ impl EventLoop {
     }
 
     /// A peer that was not connected has come from `address`.
-    pub(super) fn on_came(&mut self, address: &Multiaddr) {
+    pub(super) fn on_came(&mut self, peer: Libp2pPeer, address: &Multiaddr) {
         let host = ip(&address.to_string()).filter(|_| !is_circuit(address));
         // Beyond the limit nobody is known to be a stranger.
         let remembers_all = self.traversing.sent_to.len() < MAX_DIALLED;
         if let Some(host) = host.filter(|host| remembers_all && !self.traversing.sent_to.contains(host)) {
+            self.traversing.strangers.insert(peer);
             self.traversing.reachability.on_stranger(host);
             self.traverse();
         }
@@ -174,6 +182,7 @@ impl EventLoop {
     /// The last connection to a peer is closed.
     pub(super) fn on_disconnected(&mut self, peer: &Libp2pPeer) {
         self.traversing.dialled.remove(peer);
+        self.traversing.strangers.remove(peer);
         if let Some(peer) = from_libp2p(peer) {
             self.shared.table.gone(&peer);
         }
@@ -183,7 +192,12 @@ impl EventLoop {
     pub(super) fn on_seen(&mut self, peer: Libp2pPeer, info: &identify::Info) {
         let Some(id) = from_libp2p(&peer) else { return };
         if !is_circuit(&info.observed_addr) {
-            self.traversing.reachability.on_observed(&without_peer(&info.observed_addr));
+            let observed = without_peer(&info.observed_addr);
+            self.traversing.reachability.on_observed(&observed);
+            // To whom it has dialled, a peer tells the address that it has dialled.
+            if self.traversing.strangers.contains(&peer) && direct(&observed).is_some() {
+                self.traversing.reachability.on_confirmed(observed);
+            }
         }
         // One that we have reached ourselves, others reach too; at all its addresses, we suppose.
         let dialled = self.traversing.dialled.get(&peer).map(without_peer);
