@@ -1,16 +1,20 @@
 //! The integration tests, in one binary: linking it once is what takes the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adapter;
 mod attacks;
 mod behaviour;
 mod bootstrap;
 mod calls;
 mod cli;
+mod discover;
 mod enroll;
 mod faults;
 mod forge;
 mod forged;
+mod gatekeeper;
 mod json_schema;
+mod lab;
 mod layers;
 mod liars;
 mod locate;
@@ -18,6 +22,7 @@ mod overlay;
 mod process;
 mod protocol;
 mod proxy;
+mod public;
 mod publish;
 mod readme;
 mod services;

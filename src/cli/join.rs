@@ -1,6 +1,6 @@
 //! `p2p-join`: be a member of an overlay, and stay.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser};
 
@@ -17,11 +17,13 @@ use super::{
     },
     runtime::{self, Stayed, Threads},
     service_manager,
-    settings::Settings,
+    settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::ops::{
-    join::{JoinRequest, ProxyRequest, ProxyTls, join},
+    join::{
+        AdapterRequest, GATEKEEPER_TEMPLATE, JoinRequest, PHONES_TEMPLATE, ProxyRequest, ProxyTls, PublishRequest, join,
+    },
     outcome::JoinOutcome,
 };
 
@@ -31,6 +33,8 @@ pub const TOOL: Tool = Tool {
     description: &[
         "Joins an overlay, or founds it if there is no other member, and stays: it takes part in routing, stores records of others, and serves the tools on this machine through a unix socket. It prints how it can be reached as soon as it is a member.",
         "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published. With --local, without a descriptor and without --peer, it founds a new overlay of the policy open, in which any key may claim any name; p2p-enroll init makes one with a CA.",
+        "A proxy peer (--proxy) asks a gatekeeper of the overlay to enter it into the DNS, renews its lease there, and leaves the DNS when it ends; what it says about that is what the DNS shows. The gatekeeper (--gatekeeper) holds the zone's key. It sends OPTIONS with a nonce to each address and transport, and enters those from which the nonce comes back over the overlay; proxy peers that die are taken out when their lease is over. Its file names key, server, policy and quotas: see --print-gatekeeper.",
+        "With --adapter it serves ordinary SIP phones: each registers with the password that --phones has for it, is then a user of the overlay, and calls and is called like any other. A phone needs nothing but its address of record, its user name and password, and this adapter as its registrar and outbound proxy.",
         "Ctrl-C leaves the overlay in order and exits 130; SIGTERM does the same and exits 0. A second signal ends at once.",
     ],
     exits: &[
@@ -44,6 +48,9 @@ pub const TOOL: Tool = Tool {
         Example { line: "p2p-join p2psip.org", does: "join, found through the DNS" },
         Example { line: "p2p-join p2psip.org --peer MULTIADDR", does: "join through one member" },
         Example { line: "p2p-join --local testnet", does: "an overlay of your own, without DNS" },
+        Example { line: "p2p-join --proxy", does: "be a proxy peer, entered into the DNS by a gatekeeper" },
+        Example { line: "p2p-join --gatekeeper gk.toml", does: "be the gatekeeper; begin with --print-gatekeeper" },
+        Example { line: "p2p-join --adapter 192.0.2.7:5060 --phones phones.toml", does: "let phones in" },
         Example { line: "p2p-join --print-config > p2psip.toml", does: "begin a configuration" },
     ],
     bare: Args::command,
@@ -81,6 +88,38 @@ struct Args {
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_key: Option<PathBuf>,
 
+    /// Do not ask a gatekeeper to enter this proxy peer into the DNS
+    #[arg(long, requires = "proxy")]
+    no_publish: bool,
+
+    /// Enter it at this address, if that is another one than it listens on; repeat for several
+    #[arg(long, value_name = "IP", requires = "proxy", conflicts_with = "no_publish")]
+    publish_address: Vec<IpAddr>,
+
+    /// Enter it although it is behind a NAT, which is not recommended
+    #[arg(long, requires = "proxy", conflicts_with = "no_publish")]
+    publish_force: bool,
+
+    /// Enter it without a gatekeeper, by this TSIG key of the zone (a file as tsig-keygen writes it)
+    #[arg(long, value_name = "FILE", requires = "proxy", conflicts_with = "no_publish")]
+    publish_key: Option<PathBuf>,
+
+    /// The zone's primary name server, ADDR or ADDR:PORT
+    #[arg(long, value_name = "ADDR", requires = "publish_key")]
+    publish_server: Option<String>,
+
+    /// Be a gatekeeper: enter other proxy peers into the DNS, as this file says
+    #[arg(long, value_name = "FILE")]
+    gatekeeper: Option<PathBuf>,
+
+    /// Serve ordinary SIP phones on this address, over UDP and TCP
+    #[arg(long, value_name = "ADDR", requires = "phones")]
+    adapter: Option<String>,
+
+    /// The phones that may register; --print-phones shows such a file
+    #[arg(long, value_name = "FILE", requires = "adapter")]
+    phones: Option<PathBuf>,
+
     /// Announce the member on the local network, and find others there (mDNS)
     #[arg(long)]
     mdns: bool,
@@ -104,6 +143,14 @@ struct Args {
     /// Print a configuration file with every key explained, and end
     #[arg(long)]
     print_config: bool,
+
+    /// Print a gatekeeper's file with every key explained, and end
+    #[arg(long)]
+    print_gatekeeper: bool,
+
+    /// Print a file of phones with every key explained, and end
+    #[arg(long)]
+    print_phones: bool,
 
     #[command(flatten)]
     access: AccessArgs,
@@ -136,6 +183,12 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if args.print_config {
             return output.text(&config::template()).map(|()| 0);
         }
+        if args.print_gatekeeper {
+            return output.text(GATEKEEPER_TEMPLATE).map(|()| 0);
+        }
+        if args.print_phones {
+            return output.text(PHONES_TEMPLATE).map(|()| 0);
+        }
         let settings = Settings::read(&args.home, env)?;
         let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
         if output.io().owns_process {
@@ -145,6 +198,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             listen: settings.listen(&args.listen)?,
             local: settings.local(args.local),
             proxy: proxy_request(&args)?,
+            gatekeeper: args.gatekeeper.clone(),
+            adapter: adapter_request(&args)?,
             mdns: args.mdns,
             metrics: settings.metrics(args.metrics.as_deref())?,
             circuits: settings.circuits(args.circuit_seconds.as_deref(), args.circuit_octets.as_deref())?,
@@ -161,6 +216,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             let ended = ending.clone();
             let mut report = |outcome: JoinOutcome| {
                 let result = present(&outcome, output);
+                output.note("Ctrl-C leaves");
                 service_manager::ready(&outcome);
                 if result.is_err() {
                     ended.begin();
@@ -192,18 +248,30 @@ fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
         }
         _ => None,
     };
-    Ok(Some(ProxyRequest { listen: address(listen)?, tls }))
+    let server = args.publish_server.as_deref();
+    let server = server.map(|text| settings::option("--publish-server", text, check::dns_server)).transpose()?;
+    let publish = PublishRequest {
+        addresses: args.publish_address.clone(),
+        force: args.publish_force,
+        key: args.publish_key.clone(),
+        server,
+    };
+    Ok(Some(ProxyRequest { listen: address(listen)?, tls, publish: (!args.no_publish).then_some(publish) }))
 }
 
-fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+/// What the options say about being an adapter.
+fn adapter_request(args: &Args) -> Result<Option<AdapterRequest>, Failure> {
+    let (Some(listen), Some(phones)) = (&args.adapter, &args.phones) else { return Ok(None) };
+    let listen = check::socket_address(listen).map_err(Failure::usage)?;
+    Ok(Some(AdapterRequest { listen, phones: phones.clone() }))
+}
+
+/// Prints what has come of joining.
+pub(super) fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
     match output.format() {
         Format::Json => output.json(outcome),
         Format::Short => outcome.addresses.iter().try_for_each(|address| output.line(address)),
-        Format::Table => {
-            output.table(&listing(outcome))?;
-            output.note("Ctrl-C leaves");
-            Ok(())
-        }
+        Format::Table => output.table(&listing(outcome)),
     }
 }
 
@@ -217,6 +285,12 @@ fn listing(outcome: &JoinOutcome) -> Grid {
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
     if !outcome.proxy.is_empty() {
         grid.pair("proxy peer", Cell::lines(&outcome.proxy, Tone::Good));
+    }
+    if let Some(zone) = &outcome.gatekeeper {
+        grid.pair("gatekeeper", Cell::text(zone, Tone::Good));
+    }
+    if !outcome.adapter.is_empty() {
+        grid.pair("phones", Cell::lines(&outcome.adapter, Tone::Good));
     }
     if let Some(url) = &outcome.metrics {
         grid.pair("metrics", Cell::text(url, Tone::Plain));
@@ -247,6 +321,8 @@ mod tests {
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned(), "/ip4/192.0.2.7/tcp/4001".to_owned()],
             socket: "/home/alice/.local/share/p2psip/member.sock".to_owned(),
             proxy: Vec::new(),
+            gatekeeper: None,
+            adapter: Vec::new(),
             metrics: None,
             peers: 0,
             restored: 12,

@@ -4,9 +4,11 @@
 //! tasks keep it well: `sync` compares records with the neighbours that should hold the same ones, `keep` stores
 //! again what clients handed in, and a third finds its way back when every peer is gone.
 
+pub mod adapter;
 mod config;
 mod core;
 mod error;
+pub mod gatekeeper;
 mod handlers;
 mod join;
 mod keep;
@@ -27,9 +29,11 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use self::core::Core;
 pub use self::{
+    adapter::{AdapterConfig, AdapterError, Phone, PhonesError},
     config::{MemberConfig, Timing},
     core::{Handler, remembered},
     error::MemberError,
+    gatekeeper::{Gatekeeper, GatekeeperConfig, GatekeeperError, Publish, PublishBy},
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
     proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},
@@ -96,7 +100,11 @@ impl Member {
             let responder = Arc::new(CoreResponder(core.clone()));
             member.socket = Some(SocketServer::start(path, responder, network.events().clone())?);
         }
-        join::join(&network, &config).await?;
+        if let Err(error) = join::join(&network, &config).await {
+            // Whoever tries again wants the same files, address and socket.
+            member.stop().await;
+            return Err(error.into());
+        }
         member.tasks = vec![
             tokio::spawn(join::stay_joined(core.clone(), config.clone(), stopping.clone())),
             tokio::spawn(sync::run(core.clone(), config.timing, stopping.clone())),

@@ -1,6 +1,7 @@
 //! Asks a resolver what a location wants to know.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -10,7 +11,8 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use tokio::time::timeout_at;
 
 use super::{
-    Answer, BadTargets, Failure, Finding, Locate, Next, Options, Query, Question, Random, Step, Target, Verdict,
+    Answer, BadTargets, Failure, Finding, Locate, Next, Options, Query, Question, Random, Step, Target, Transport,
+    Verdict,
 };
 use crate::dns::{
     DnsError, Origin, Resolver, RrSet,
@@ -38,6 +40,29 @@ pub struct Location {
     pub path: Vec<Step>,
     /// What it has come to.
     pub verdict: Verdict,
+}
+
+/// The first target, how many more there are, and what the DNS was asked for: `udp 192.0.2.1:5060 by NAPTR, SRV, A`.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds = Vec::new();
+        for step in &self.path {
+            if let Step::Asked { question, .. } = step
+                && !kinds.contains(&question.kind)
+            {
+                kinds.push(question.kind);
+            }
+        }
+        match self.targets.split_first() {
+            None => f.write_str("nothing")?,
+            Some((first, [])) => write!(f, "{} {}", first.transport, first.address)?,
+            Some((first, rest)) => write!(f, "{} {} and {} more", first.transport, first.address, rest.len())?,
+        }
+        for (nth, kind) in kinds.iter().enumerate() {
+            write!(f, "{}{kind}", if nth == 0 { " by " } else { ", " })?;
+        }
+        Ok(())
+    }
 }
 
 /// A location whose targets are looked for one at a time.
@@ -87,13 +112,13 @@ impl Locator {
     }
 
     /// Remembers that a target has failed; it is tried last for a while.
-    pub fn failed(&self, target: &Target, failure: Failure) {
-        lock(&self.0.bad).failed(target, failure, Instant::now());
+    pub fn failed(&self, transport: Transport, address: SocketAddr, failure: Failure) {
+        lock(&self.0.bad).failed((transport, address), failure, Instant::now());
     }
 
     /// Forgets that a target had failed: it has answered.
-    pub fn worked(&self, target: &Target) {
-        lock(&self.0.bad).worked(target);
+    pub fn worked(&self, transport: Transport, address: SocketAddr) {
+        lock(&self.0.bad).worked((transport, address));
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    dns::locate::{Host, Locator, Query, Target, Transport, Verdict},
-    proxy::engine::Located,
+    dns::locate::{Failure, Host, Locator, Query, Target, Transport, Verdict},
+    proxy::{engine::Located, fork::Health},
     sip::{
-        transport::{Hop, Protocol},
+        tap::Tap,
+        transport::{Hop, Protocol, Remote},
         uri::SipUri,
     },
 };
@@ -17,12 +18,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HOPS: usize = 8;
 
 /// Locates the servers of a URI (RFC 3263).
-pub(super) async fn locate(locator: &Locator, uri: &str, secure: bool) -> Located {
+pub(crate) async fn locate(locator: &Locator, uri: &str, secure: bool, tap: Option<&Tap>) -> Located {
     let query = match query(uri, secure) {
         Ok(query) => query,
         Err(reason) => return Located::Nowhere { status: 500, reason },
     };
-    match locator.locate(&query, Instant::now() + TIMEOUT).await {
+    let began = Instant::now();
+    let location = locator.locate(&query, began + TIMEOUT).await;
+    if let (Some(tap), Ok(location), Host::Name(name)) = (tap, &location, &query.host) {
+        tap.asked("DNS", name, location.to_string(), began);
+    }
+    match location {
         Ok(location) if !location.targets.is_empty() => {
             Located::Hops(location.targets.iter().take(MAX_HOPS).map(hop).collect())
         }
@@ -32,6 +38,23 @@ pub(super) async fn locate(locator: &Locator, uri: &str, secure: bool) -> Locate
             Verdict::Unanswered => Located::Nowhere { status: 500, reason: "DNS Does Not Answer" },
         },
         Err(_) => Located::Nowhere { status: 500, reason: "Cannot Be Located" },
+    }
+}
+
+/// Remembers how a server does, so that one that has failed is tried last for a while.
+pub(crate) fn learn(locator: &Locator, hop: &Hop, health: Health) {
+    let transport = match hop.protocol {
+        Protocol::Udp => Transport::Udp,
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Tls => Transport::Tls,
+        Protocol::Overlay => return,
+    };
+    let Remote::Socket(address) = hop.remote else { return };
+    match health {
+        Health::Works => locator.worked(transport, address),
+        Health::Silent => locator.failed(transport, address, Failure::Timeout),
+        Health::Unreachable => locator.failed(transport, address, Failure::Transport),
+        Health::Busy(retry_after) => locator.failed(transport, address, Failure::Unavailable(retry_after)),
     }
 }
 

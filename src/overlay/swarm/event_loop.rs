@@ -4,15 +4,19 @@ mod traversal;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, Swarm, TransportError,
-    core::{ConnectedPoint, upgrade::Version},
+    core::{
+        ConnectedPoint,
+        upgrade::{NegotiationError, Version},
+    },
     identify,
     identity::Keypair,
     multiaddr::Protocol,
@@ -45,6 +49,8 @@ const MAX_WORKING: usize = 512;
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeouts in a row after which a peer leaves the routing table.
 const SILENCES: u32 = 2;
+/// Addresses remembered at which one peer is seen.
+const MAX_SEEN: usize = 8;
 
 /// What the loop shares with its handles.
 #[derive(Clone)]
@@ -53,9 +59,29 @@ pub(super) struct Shared {
     pub(super) traffic: Arc<Traffic>,
     pub(super) events: broadcast::Sender<Event>,
     pub(super) reached: watch::Sender<Reached>,
+    /// The addresses from which peers that are connected came, or at which they were dialled; none over a relay.
+    pub(super) seen: Arc<RwLock<HashMap<Libp2pPeer, Vec<IpAddr>>>>,
 }
 
 impl Shared {
+    /// The addresses at which a connected peer is seen.
+    pub(super) fn seen_at(&self, peer: &Libp2pPeer) -> Vec<IpAddr> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned().unwrap_or_default()
+    }
+
+    fn on_seen(&self, peer: Libp2pPeer, address: &Multiaddr) {
+        let Some(ip) = direct_ip(address) else { return };
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        let addresses = seen.entry(peer).or_default();
+        if addresses.len() < MAX_SEEN && !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+
+    fn on_gone(&self, peer: &Libp2pPeer) {
+        self.seen.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
     fn reached(&self, now: Reached) {
         self.reached.send_if_modified(|reached| {
             if reached.view.reach != now.view.reach {
@@ -243,6 +269,7 @@ impl EventLoop {
                     }
                     ConnectedPoint::Listener { .. } => {}
                 }
+                self.shared.on_seen(peer_id, remote_address(&endpoint));
                 if is_loopback(remote_address(&endpoint)) {
                     self.on_loopback.insert(peer_id);
                 }
@@ -251,6 +278,7 @@ impl EventLoop {
                 self.shared.traffic.connections.fetch_sub(1, Ordering::Relaxed);
                 if num_established == 0 {
                     self.on_loopback.remove(&peer_id);
+                    self.shared.on_gone(&peer_id);
                     self.on_disconnected(&peer_id);
                 }
             }
@@ -295,6 +323,7 @@ impl EventLoop {
                     ),
                     OutboundFailure::Timeout => AskError::Timeout,
                     OutboundFailure::UnsupportedProtocols => AskError::OtherOverlay,
+                    OutboundFailure::Io(error) if speaks_another(&error) => AskError::OtherOverlay,
                     OutboundFailure::ConnectionClosed => AskError::Connection("closed by the peer".to_owned()),
                     OutboundFailure::Io(error) => AskError::Connection(error.to_string()),
                 };
@@ -461,6 +490,13 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     spoken(&cause.to_string())
 }
 
+/// Whether a stream ended because the other side does not know our protocol: whoever names it together with the first
+/// request learns that when the answer is read.
+pub(super) fn speaks_another(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(NegotiationError::Failed))
+}
+
 pub(super) fn dial_error(error: &DialError) -> String {
     match error {
         DialError::Transport(attempts) => attempts
@@ -485,6 +521,18 @@ fn remote_address(endpoint: &ConnectedPoint) -> &Multiaddr {
     match endpoint {
         ConnectedPoint::Dialer { address, .. } => address,
         ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+    }
+}
+
+/// The IP address that a multiaddr begins with, unless it leads through a relay.
+fn direct_ip(address: &Multiaddr) -> Option<IpAddr> {
+    if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
+        return None;
+    }
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
     }
 }
 

@@ -250,8 +250,13 @@ impl Network {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
         let table = SharedTable::new(RoutingTable::new(key.peer_id().position(), config.bucket_size));
-        let reached = watch::Sender::default();
-        let shared = event_loop::Shared { table, traffic: Arc::default(), events, reached };
+        let shared = event_loop::Shared {
+            table,
+            traffic: Arc::default(),
+            events,
+            reached: watch::Sender::default(),
+            seen: Arc::default(),
+        };
         let event_loop = event_loop::EventLoop::bind(config, &keypair, shared.clone()).await?;
         let network = Self { commands, peer: key.peer_id(), shared, traversing: event_loop.is_traversing() };
         Ok((network, Bound { event_loop, commands: receiver }))
@@ -294,6 +299,11 @@ impl Network {
     /// Where and how others reach this process, from now on.
     pub fn reached(&self) -> watch::Receiver<Reached> {
         self.shared.reached.subscribe()
+    }
+
+    /// The addresses at which a peer that is connected is seen; none, if it is reached through relays alone.
+    pub fn seen_at(&self, peer: &PeerId) -> Vec<IpAddr> {
+        to_libp2p(peer).map(|peer| self.shared.seen_at(&peer)).unwrap_or_default()
     }
 
     /// This process as others see it.

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Hop, Protocol, overlay::OverlayPort, tls::TlsFiles, via::MAX_DATAGRAM};
-use crate::kind::Kind;
+use crate::{kind::Kind, sip::tap::Tap};
 
 /// What to listen on, and within which limits.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub overlay: Option<OverlayPort>,
     /// The limits.
     pub limits: Limits,
+    /// Who listens in, if anybody: not on UDP sockets that somebody else reads.
+    pub tap: Option<Tap>,
 }
 
 /// How much, and how long.
@@ -162,6 +164,18 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// Where it was to go.
+    pub const fn hop(&self) -> &Hop {
+        match self {
+            Self::NoSocket { hop }
+            | Self::Unreachable { hop, .. }
+            | Self::Untrusted { hop, .. }
+            | Self::Stalled { hop }
+            | Self::TooLong { hop, .. }
+            | Self::Crowded { hop } => hop,
+        }
+    }
+
     /// What sort of failure this is.
     pub const fn kind(&self) -> Kind {
         match self {

@@ -18,12 +18,11 @@ use libp2p::{
     },
 };
 
-use super::{EventLoop, from_libp2p, is_loopback, without_peer};
+use super::{EventLoop, direct_ip, from_libp2p, is_loopback, without_peer};
 use crate::{
     client::PeerInfo,
     name::PeerId,
     overlay::{
-        addresses::ip,
         reach::{Action, Reachability},
         swarm::{Reached, behaviour::TraversalEvent, network::direct},
     },
@@ -162,17 +161,16 @@ impl EventLoop {
 
     /// Something was sent there, if only in vain.
     pub(super) fn on_sent_to(&mut self, address: &Multiaddr) {
-        if let Some(host) = ip(&address.to_string()).filter(|_| self.traversing.sent_to.len() < MAX_DIALLED) {
+        if let Some(host) = direct_ip(address).filter(|_| self.traversing.sent_to.len() < MAX_DIALLED) {
             self.traversing.sent_to.insert(host);
         }
     }
 
     /// A peer that was not connected has come from `address`.
     pub(super) fn on_came(&mut self, peer: Libp2pPeer, address: &Multiaddr) {
-        let host = ip(&address.to_string()).filter(|_| !is_circuit(address));
         // Beyond the limit nobody is known to be a stranger.
         let remembers_all = self.traversing.sent_to.len() < MAX_DIALLED;
-        if let Some(host) = host.filter(|host| remembers_all && !self.traversing.sent_to.contains(host)) {
+        if let Some(host) = direct_ip(address).filter(|host| remembers_all && !self.traversing.sent_to.contains(host)) {
             self.traversing.strangers.insert(peer);
             self.traversing.reachability.on_stranger(host);
             self.traverse();
