@@ -383,7 +383,8 @@ impl Core {
     /// Stores a record at those responsible. If they hold a newer one of its instance, it is no longer kept here.
     pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
         let seeds = self.seeds(record.position());
-        let mut config = PlacementConfig::for_overlay(self.descriptor.limits(), true).within(timeout);
+        let mut config =
+            PlacementConfig::for_overlay(self.descriptor.limits(), self.network.is_for_all()).within(timeout);
         config.request_timeout = self.request_timeout.min(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
         let store_here = |envelope: &[u8]| self.accept(envelope, None);
@@ -584,7 +585,7 @@ impl Vicinity for Core {
 
     fn own(&self, position: &Position) -> Option<Vec<ByteBuf>> {
         let held = || self.envelopes(position).iter().map(|envelope| envelope.to_vec().into()).collect();
-        self.is_responsible(position).then(held)
+        (self.network.is_for_all() && self.is_responsible(position)).then(held)
     }
 }
 
