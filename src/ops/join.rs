@@ -205,8 +205,10 @@ impl Membership {
         let task = tokio::spawn(async move {
             let mut joined = Some(joined);
             let mut report = |outcome| {
-                // Whoever waited has given up, and with it the membership.
-                let _ = joined.take().map(|joined| joined.send(outcome));
+                if let Some(joined) = joined.take() {
+                    // Whoever waited may have given up, and with it the membership.
+                    let _ = joined.send(outcome);
+                }
             };
             let shutdown = async {
                 let _ = left.await;

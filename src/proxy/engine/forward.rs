@@ -37,7 +37,8 @@ impl Engine {
         let phone = context.targets.get(branch).copied().flatten();
         let (message, plan, source) = (context.message.clone(), context.plan.clone(), context.source.clone());
         let breadth = context.breadth;
-        let is_outgoing = source.protocol == Protocol::Overlay && self.is_recorded(&message, &source, &plan);
+        let from_inside = source.protocol == Protocol::Overlay || plan.phone.is_some();
+        let is_outgoing = from_inside && !self.domain && self.is_recorded(&message, &source, &plan);
         let own = self.layer.new_branch(Some(mark(&message)));
         let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), phone, breadth, &hop, &own)?;
         let client = self.layer.request(&own, message.method(), bytes, hop, now).ok()?;
