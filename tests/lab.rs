@@ -63,9 +63,8 @@ fn every_figure_is_played_as_the_draft_draws_it() {
     assert_eq!(transports(five), BTreeSet::from(["OVERLAY".to_owned()]));
 
     assert_as_drawn(six, &["5-6", "7", "8", "9"]);
-    let invites = |figure: &Value, what: &str| {
-        said(figure).into_iter().filter(|line| line.ends_with(what)).collect::<Vec<_>>()
-    };
+    let invites =
+        |figure: &Value, what: &str| said(figure).into_iter().filter(|line| line.ends_with(what)).collect::<Vec<_>>();
     let out = ["alice>proxy peer", "proxy peer>example.com", "example.com>bob"];
     for what in ["INVITE", "ACK", "BYE"] {
         assert_eq!(invites(six, what), out.map(|hop| format!("{hop} {what}")));
@@ -103,11 +102,12 @@ fn what_people_see_of_a_figure_is_its_ladder_with_the_numbers_of_the_draft() {
     let heading = "Figure 6 (draft §5.2): Alice in the overlay calls Bob at example.com\n";
     let (_, six) = ran.out.split_once(heading).unwrap_or_else(|| panic!("{}", ran.out));
     let (six, _) = six.split_once("Figure 7").unwrap();
-    for (number, what) in [("5-6", "overlay: sip:p2psip.org → 2 proxy peers"), ("7", "INVITE (SDP)"), ("9", "INVITE")] {
+    for (number, what) in [("5-6", "overlay: sip:p2psip.org → 2 proxy peers"), ("7", "INVITE (SDP)"), ("9", "INVITE")]
+    {
         let line = six.lines().find(|line| line.trim_start().starts_with(&format!("{number} ")));
         assert!(line.is_some_and(|line| line.contains(what)), "{number}: {six}");
     }
-    assert!(six.contains("as drawn: 5-6, 7, 8, 9; answered after "), "{six}");
+    assert!(six.contains("steps 5-6, 7, 8, 9 as drawn; answered after "), "{six}");
     assert!(six.lines().all(|line| line.chars().count() <= 120), "{six}");
     assert!(ran.out.contains("\n4 of 4 figures as drawn, 8 of 8 answers right, in "), "{}", ran.out);
 }
@@ -141,7 +141,8 @@ fn bob_answers_on_both_sides_in_a_world_that_stays() {
     let variable = |name: &str| said["environment"][format!("P2PSIP_{name}")].as_str().unwrap().to_owned();
     assert_shape("lab-up", &[said.clone()]);
     let common = format!("--json --media 0.1 --ladder --dns {}", variable("DNS"));
-    let alice = format!("{common} --home {} --socket {} --from {}", variable("HOME"), variable("SOCKET"), variable("AOR"));
+    let alice =
+        format!("{common} --home {} --socket {} --from {}", variable("HOME"), variable("SOCKET"), variable("AOR"));
     let call = |line: &str| run(invite::run, line);
     let parties = |ran: &Ran| {
         let all = ran.json()["flow"]["parties"].as_array().unwrap().clone();
