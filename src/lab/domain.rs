@@ -146,6 +146,9 @@ impl fmt::Debug for Domain {
     }
 }
 
+/// What the DNS has said.
+type Answer = (Question, Located);
+
 /// The task that owns the proxy core.
 struct Server {
     engine: Engine,
@@ -153,7 +156,7 @@ struct Server {
     registrar: Arc<Mutex<Registrar>>,
     locator: Locator,
     tap: Tap,
-    answers: (mpsc::Sender<(Question, Located)>, mpsc::Receiver<(Question, Located)>),
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
 }
 
 impl Server {

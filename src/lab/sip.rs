@@ -200,7 +200,7 @@ impl World {
             ring: RING,
             tap: Some(self.sip.recorder.tap(party)),
         };
-        let failed = |why| LabError::Phone { user: user.aor.to_string(), why };
+        let failed = |why| LabError::Phone { user: user.aor.to_string(), why: Box::new(why) };
         let phone = Softphone::start(&self.access_of(user), request).await.map_err(failed)?;
         self.sip.phones.insert(party, phone);
         Ok(())
@@ -229,7 +229,7 @@ impl World {
             ring: RING,
             tap: Some(self.sip.recorder.tap(party)),
         };
-        let failed = |why| LabError::Phone { user: aor.clone(), why };
+        let failed = |why| LabError::Phone { user: aor.clone(), why: Box::new(why) };
         let phone = Softphone::start(&access, request).await.map_err(failed)?;
         self.sip.phones.insert(party, phone);
         Ok(())
