@@ -1,6 +1,7 @@
 //! The integration tests, in one binary: linking it once is what takes the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adapter;
 mod attacks;
 mod behaviour;
 mod bootstrap;

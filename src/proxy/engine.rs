@@ -7,6 +7,7 @@
 
 mod context;
 mod forward;
+mod phones;
 
 use std::{
     cmp::Reverse,
@@ -19,12 +20,13 @@ use bytes::Bytes;
 
 use self::context::{Asked, Context};
 use super::{
-    fork::{Patience, Target},
+    adapter::Adapter,
+    fork::{Health, Patience, Target},
     route::{self, Decision, Instance, Next, Origin, Plan, Realm, Rejection},
     throttle::{Rate, Throttle},
 };
 use crate::{
-    name::{Aor, PeerId},
+    name::{Aor, InstanceId, PeerId},
     sip::{
         Message, Method,
         edit::Edit,
@@ -76,6 +78,8 @@ pub enum What {
         /// Whether only TLS will do.
         secure: bool,
     },
+    /// Proxy peers other than this one.
+    Proxy,
 }
 
 /// What was located.
@@ -113,6 +117,13 @@ pub enum Output {
         /// What is to be located.
         what: What,
     },
+    /// Remember how a server of the public network does.
+    Learned {
+        /// The server.
+        hop: Hop,
+        /// How it does.
+        health: Health,
+    },
     /// Find out whose peer the sender of a request is: [`Engine::identified`].
     Identify {
         /// The question.
@@ -128,6 +139,13 @@ pub enum Output {
         server: ServerId,
         /// The request.
         message: Message,
+    },
+    /// Write the routing record of an adapter's phone, or take it out: [`Engine::published`].
+    Publish {
+        /// The phone.
+        instance: InstanceId,
+        /// Whether the phone is there.
+        present: bool,
     },
 }
 
@@ -167,6 +185,7 @@ pub struct Engine {
     config: Config,
     layer: Layer,
     throttle: Throttle,
+    adapter: Option<Adapter>,
     contexts: HashMap<u64, Context>,
     by_server: HashMap<ServerId, u64>,
     by_client: HashMap<ClientId, (u64, usize)>,
@@ -186,6 +205,7 @@ impl Engine {
         Self {
             layer: Layer::new(config.transactions.clone(), now),
             throttle: Throttle::new(config.rate),
+            adapter: None,
             contexts: HashMap::new(),
             by_server: HashMap::new(),
             by_client: HashMap::new(),
@@ -217,7 +237,7 @@ impl Engine {
             return;
         };
         // What belongs to a request that was taken is never turned away: a 503 would end a call that rings.
-        if !self.throttle.admit(&source.remote, now) && !self.layer.knows(&message) {
+        if !self.has_room(&source, now) && !self.layer.knows(&message) {
             self.counts.throttled += 1;
             self.turn_away(&message, &source);
             return self.work(now);
@@ -265,12 +285,16 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.deadlines.peek().map(|Reverse((at, _))| *at);
-        self.layer.poll_timeout().into_iter().chain(own).min()
+        let phones = self.adapter.as_ref().and_then(Adapter::poll_timeout);
+        self.layer.poll_timeout().into_iter().chain(own).chain(phones).min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.layer.handle_timeout(now);
+        if let Some(adapter) = &mut self.adapter {
+            adapter.handle_timeout(now);
+        }
         while let Some(Reverse((at, id))) = self.deadlines.peek().copied()
             && at <= now
         {
@@ -290,13 +314,21 @@ impl Engine {
     }
 
     /// Begins nothing new from now on: requests outside of dialogs are answered 503. What has begun goes on.
-    pub fn drain(&mut self) {
+    ///
+    /// Phones are taken out of the overlay.
+    pub fn drain(&mut self, now: Instant) {
         self.draining = true;
+        if let Some(adapter) = &mut self.adapter {
+            adapter.leave(now);
+        }
+        self.work(now);
     }
 
     /// Whether no request waits for its final response.
     pub fn is_idle(&self) -> bool {
-        self.contexts.values().all(|context| context.fork.is_over()) && self.open.is_empty()
+        self.contexts.values().all(|context| context.fork.is_over())
+            && self.open.is_empty()
+            && self.adapter.as_ref().is_none_or(Adapter::is_idle)
     }
 
     /// How often things happened.
@@ -321,12 +353,14 @@ impl Engine {
 
     /// Takes everything from the layer, and does what follows.
     fn work(&mut self, now: Instant) {
-        while let Some(output) = self.layer.poll_output() {
-            match output {
-                transaction::Output::Send { to, bytes, token } => {
+        loop {
+            match self.layer.poll_output() {
+                Some(transaction::Output::Send { to, bytes, token }) => {
                     self.outputs.push_back(Output::Send { to, bytes, token });
                 }
-                transaction::Output::Event(event) => self.on_event(event, now),
+                Some(transaction::Output::Event(event)) => self.on_event(event, now),
+                None if self.follow_adapter(now) => {}
+                None => return,
             }
         }
     }
@@ -360,6 +394,13 @@ impl Engine {
                     && let Some(context) = self.contexts.get_mut(&id)
                 {
                     if message.check().is_ok() {
+                        let phone = context.phones.get(attempt).copied().flatten();
+                        let message = match (phone, &self.adapter) {
+                            (Some(phone), Some(adapter)) => {
+                                adapter.response(&message, &phone, &self.config.realm).unwrap_or(message)
+                            }
+                            _ => message,
+                        };
                         context.fork.responded(attempt, status, message, now);
                     } else {
                         self.counts.dropped += 1;
@@ -410,16 +451,32 @@ impl Engine {
     }
 
     fn decide_from(&mut self, server: Option<ServerId>, message: Message, source: Source, now: Instant) {
-        let origin = match source.protocol {
+        if self.adapter.as_ref().is_some_and(|adapter| adapter.is_for_phones(&source)) {
+            return self.from_phone(server, message, source, now);
+        }
+        let overlay = source.protocol == Protocol::Overlay && !self.is_at_its_end(&message);
+        let origin = match overlay {
             _ if self.domain => Origin::Domain,
-            Protocol::Overlay => Origin::Stream,
-            Protocol::Udp | Protocol::Tcp | Protocol::Tls => Origin::Public,
+            true => Origin::Stream,
+            false => Origin::Public,
         };
         self.decide(server, message, source, origin, now);
     }
 
     fn decide(&mut self, server: Option<ServerId>, message: Message, source: Source, origin: Origin<'_>, now: Instant) {
-        match (route::decide(&message, origin, &self.config.realm), server) {
+        let decision = route::decide(&message, origin, &self.config.realm);
+        self.carry_out(decision, server, message, source, now);
+    }
+
+    fn carry_out(
+        &mut self,
+        decision: Decision,
+        server: Option<ServerId>,
+        message: Message,
+        source: Source,
+        now: Instant,
+    ) {
+        match (decision, server) {
             (Decision::Reject(Rejection { status, reason, header }), Some(server)) => {
                 self.reject(server, &message, status, reason, header, now);
             }
@@ -440,6 +497,9 @@ impl Engine {
             }
             (Decision::Forward(plan), Some(server)) => self.begin(server, message, source, plan, now),
             (Decision::Forward(plan), None) => {
+                if let Some(located) = self.here(&plan, &source) {
+                    return self.pass_ack(message, source, plan, None, located);
+                }
                 let what = self.what(&plan);
                 match self.ask(Open::Ack { message, source, plan, uri: None }) {
                     Ok(question) => self.outputs.push_back(Output::Locate { question, what }),
@@ -455,6 +515,7 @@ impl Engine {
     fn what(&self, plan: &Plan) -> What {
         match &plan.next {
             Next::User { aor, instance } => What::User { aor: aor.clone(), instance: *instance },
+            Next::Proxy => What::Proxy,
             Next::RequestUri(uri) | Next::Route { uri, .. } => {
                 What::Uri { uri: Arc::from(uri.as_str()), secure: plan.secure }
             }

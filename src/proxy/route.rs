@@ -45,8 +45,8 @@ pub(super) const ALLOWED: &str = "OPTIONS";
 pub struct Realm {
     /// The overlay identifier: every Route and Request-URI with it is meant for us, whatever the port.
     pub overlay: OverlayId,
-    /// The addresses that we write into Via, or are known by.
-    pub own: Vec<SocketAddr>,
+    /// The addresses that we write into Via, or are known by, each with what is served there.
+    pub own: Vec<(Protocol, SocketAddr)>,
 }
 
 /// Where a request came from.
@@ -106,6 +106,8 @@ pub struct Plan {
     pub next: Next,
     /// How many targets may be tried at a time (RFC 5393 §5.3).
     pub breadth: u32,
+    /// The phone that sent it, if one did.
+    pub phone: Option<InstanceId>,
 }
 
 /// Where a request goes next.
@@ -118,6 +120,8 @@ pub enum Next {
         /// The only instance that will do, if the Request-URI names one (RFC 5627 §5.3).
         instance: Option<Instance>,
     },
+    /// Out of the overlay, by any proxy peer, which gets a Route that names it.
+    Proxy,
     /// To where RFC 3263 finds the Request-URI.
     RequestUri(String),
     /// To where RFC 3263 finds the topmost Route that is left.
@@ -157,7 +161,7 @@ impl From<Rejection> for Decision {
 
 impl Realm {
     /// Whether a URI's host is this proxy peer, by the overlay's name or by an address of its own.
-    fn is_ours(&self, uri: &SipUri<'_>) -> bool {
+    pub(super) fn is_ours(&self, uri: &SipUri<'_>) -> bool {
         self.serves(&uri.host, uri)
     }
 
@@ -165,12 +169,12 @@ impl Realm {
     fn serves(&self, host: &Host<'_>, uri: &SipUri<'_>) -> bool {
         let default = if uri.secure { Protocol::Tls } else { Protocol::Udp }.default_port();
         let port = uri.port.unwrap_or(default);
-        let at = |own: &SocketAddr| host.ip() == Some(own.ip()) && port == own.port();
+        let at = |(_, own): &(Protocol, SocketAddr)| host.ip() == Some(own.ip()) && port == own.port();
         host.is_name(self.overlay.as_str()) || self.own.iter().any(at)
     }
 
     /// The user of the overlay that a URI names; `Err` if it names somebody who cannot be one.
-    fn user(&self, uri: &SipUri<'_>) -> Option<Result<Aor, ()>> {
+    pub(super) fn user(&self, uri: &SipUri<'_>) -> Option<Result<Aor, ()>> {
         let user = uri.user.filter(|_| self.is_ours(uri))?;
         Some(Aor::parse(&format!("sip:{user}@{}", self.overlay)).map_err(|_| ()))
     }
@@ -238,6 +242,7 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         secure: uri.sip().is_some_and(|uri| uri.secure),
         next: Next::RequestUri(uri.as_str().to_owned()),
         breadth,
+        phone: None,
     };
 
     if let Some(route) = routes.get(strip) {

@@ -116,6 +116,12 @@ impl Found {
         let mut contacts: Vec<&Contact> =
             contacts.iter().filter(|(id, _)| wanted(id)).map(|(_, contact)| contact).collect();
         contacts.sort_by_key(|contact| std::cmp::Reverse(contact.q()));
+        // One process may have several devices of the user, and knows itself which are meant.
+        let mut met = std::collections::HashSet::new();
+        contacts.retain(|contact| match contact {
+            Contact::Overlay { peer, .. } => met.insert(*peer),
+            Contact::Sip { .. } => true,
+        });
         contacts.truncate(MAX_TARGETS);
         if contacts.is_empty() {
             return nowhere(480, if instance.is_some() { "Device Gone" } else { "Temporarily Unavailable" });

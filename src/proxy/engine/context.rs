@@ -4,6 +4,7 @@ use std::{cmp::Reverse, time::Instant};
 
 use super::{Engine, Located, Open, Output, What};
 use crate::{
+    name::InstanceId,
     proxy::{
         fork::{Action, Failure, Fork, Place, Target, Verdict},
         route::{Next, Plan},
@@ -41,13 +42,19 @@ pub(super) struct Context {
     pub(super) fork: Fork,
     /// The Request-URI of each target, where it is not the plan's.
     pub(super) uris: Vec<Option<std::sync::Arc<str>>>,
+    /// The phone of ours that each target is.
+    pub(super) targets: Vec<Option<InstanceId>>,
+    /// The phone of ours that each attempt went to.
+    pub(super) phones: Vec<Option<InstanceId>>,
     /// The client transaction of each attempt.
     clients: Vec<Option<ClientId>>,
     /// Client transactions that have not ended.
     running: usize,
     /// Questions that have not been answered.
     asked: usize,
-    /// How many targets each target may try at a time; 0 while nothing is known to fork.
+    /// Whether the user was looked up a second time.
+    again: bool,
+    /// How many targets each target may try at a time (RFC 5393 §5.3.3).
     pub(super) breadth: u32,
     /// The time that was put on the heap last.
     pub(super) deadline: Option<Instant>,
@@ -65,8 +72,10 @@ impl Engine {
         self.counts.forwarded += 1;
         self.next += 1;
         let id = self.next;
-        let user = matches!(plan.next, Next::User { .. });
+        let user = matches!(plan.next, Next::User { .. } | Next::Proxy);
+        let here = self.here(&plan, &source);
         let what = self.what(&plan);
+        let breadth = plan.breadth;
         let mut context = Context {
             server,
             server_ended: false,
@@ -75,10 +84,13 @@ impl Engine {
             plan,
             fork: Fork::new(invite, self.config.patience),
             uris: Vec::new(),
+            targets: Vec::new(),
+            phones: Vec::new(),
             clients: Vec::new(),
             running: 0,
             asked: 0,
-            breadth: 0,
+            again: false,
+            breadth,
             deadline: None,
         };
         if let (false, What::Uri { uri, .. }) = (user, &what) {
@@ -87,8 +99,10 @@ impl Engine {
         }
         self.contexts.insert(id, context);
         self.by_server.insert(server, id);
-        if user {
-            self.ask_for(id, Asked::User, what, now);
+        match here {
+            Some(located) => self.settle(id, Asked::User, located, now),
+            None if user => self.ask_for(id, Asked::User, what, now),
+            None => {}
         }
         self.follow(id, now);
     }
@@ -120,7 +134,15 @@ impl Engine {
     }
 
     fn settle(&mut self, id: u64, asked: Asked, located: Located, now: Instant) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let (located, phones) = match located {
+            Located::Groups(groups) => self.with_phones(groups, &context.plan),
+            other => (other, Vec::new()),
+        };
         let Some(context) = self.contexts.get_mut(&id) else { return };
+        if asked == Asked::User {
+            context.targets = phones;
+        }
         match (asked, located) {
             (Asked::User, Located::Groups(groups)) => {
                 // RFC 5393 §5.3: no more targets at a time than Max-Breadth; they share it.
@@ -128,9 +150,7 @@ impl Engine {
                 let groups: Vec<Vec<Target>> =
                     groups.iter().flat_map(|group| group.chunks(most)).map(<[Target]>::to_vec).collect();
                 let widest = groups.iter().map(Vec::len).max().unwrap_or(1).max(1);
-                if widest > 1 {
-                    context.breadth = (context.plan.breadth / u32::try_from(widest).unwrap_or(u32::MAX)).max(1);
-                }
+                context.breadth = (context.plan.breadth / u32::try_from(widest).unwrap_or(u32::MAX)).max(1);
                 context.uris = groups.iter().flatten().map(|target| target.uri.clone()).collect();
                 context.fork.begin(groups, now);
             }
@@ -191,6 +211,7 @@ impl Engine {
                         self.layer.cancel(client, now);
                     }
                 }
+                Action::Learned { hop, health } => self.outputs.push_back(Output::Learned { hop, health }),
                 Action::Pass(response) => self.pass(id, &response, &[], now),
                 Action::Finish(verdict) => self.finish(id, verdict, now),
             }
@@ -211,6 +232,10 @@ impl Engine {
         let sent = self.forward(id, branch, hop, now);
         let Some(context) = self.contexts.get_mut(&id) else { return };
         context.clients.resize(attempt + 1, None);
+        context.phones.resize(attempt + 1, None);
+        if let Some(place) = context.phones.get_mut(attempt) {
+            *place = context.targets.get(branch).copied().flatten();
+        }
         match sent {
             Some(client) => {
                 if let Some(place) = context.clients.get_mut(attempt) {
@@ -233,8 +258,29 @@ impl Engine {
                 let retry = (status == 503).then(|| (Name::RetryAfter, super::RETRY_AFTER.to_owned()));
                 self.reject(server, &message, status, reason, retry, now);
             }
+            Verdict::Unreachable => self.unreachable(id, now),
             Verdict::Silence => {}
         }
+    }
+
+    /// Nobody could be sent the request. A user may have moved since the contacts were found, so the driver, which
+    /// knows what failed, is asked once more.
+    fn unreachable(&mut self, id: u64, now: Instant) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let user = matches!(context.plan.next, Next::User { .. });
+        if user && !context.again {
+            context.again = true;
+            context.fork = Fork::new(context.message.method() == Method::Invite, self.config.patience);
+            context.uris.clear();
+            context.clients.clear();
+            let plan = context.plan.clone();
+            return self.ask_for(id, Asked::User, self.what(&plan), now);
+        }
+        // A user without a way there is not available for now (as in RFC 5626, where flows fail). Any other next hop
+        // is this proxy's business, and it is not overloaded (RFC 3261 §16.7 step 6, §16.9).
+        let (status, reason) = if user { (480, "Device Unreachable") } else { (500, "Next Hop Unreachable") };
+        let (server, message) = (context.server, context.message.clone());
+        self.reject(server, &message, status, reason, None, now);
     }
 
     /// Sends a response upstream, without our own Via (RFC 3261 §16.7 step 3).
@@ -247,6 +293,7 @@ impl Engine {
                 edit.append(name, value.value);
             }
         }
+        self.record_for_phone(&mut edit, response, context);
         let bytes = edit.finish();
         if self.layer.respond(context.server, bytes.clone(), now).is_err()
             && response.status().is_some_and(|status| (200..300).contains(&status))

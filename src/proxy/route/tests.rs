@@ -8,7 +8,13 @@ const GR: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 fn realm() -> Realm {
     Realm {
         overlay: OverlayId::parse("p2psip.org").unwrap(),
-        own: ["192.0.2.1:5060", "192.0.2.1:5061", "[2001:db8::1]:5060"].map(|own| own.parse().unwrap()).to_vec(),
+        own: [
+            (Protocol::Udp, "192.0.2.1:5060"),
+            (Protocol::Tls, "192.0.2.1:5061"),
+            (Protocol::Udp, "[2001:db8::1]:5060"),
+        ]
+        .map(|(protocol, own)| (protocol, own.parse().unwrap()))
+        .to_vec(),
     }
 }
 
@@ -35,7 +41,7 @@ fn short(decision: &Decision) -> String {
             format!("{status} {}: {value}", String::from_utf8_lossy(name.as_bytes()))
         }
         Decision::Answer => "200".to_owned(),
-        Decision::Register => "registrar".to_owned(),
+        Decision::Register => "register".to_owned(),
         Decision::Identify { claimed: None } => "who".to_owned(),
         Decision::Identify { claimed: Some(aor) } => format!("who {}", aor.user()),
         Decision::Forward(plan) => {
@@ -43,6 +49,7 @@ fn short(decision: &Decision) -> String {
                 Next::User { aor, instance: None } => format!("user {}", aor.user()),
                 Next::User { aor, instance: Some(Instance::Id(_)) } => format!("device of {}", aor.user()),
                 Next::User { aor, instance: Some(Instance::Unknown) } => format!("no device of {}", aor.user()),
+                Next::Proxy => "out".to_owned(),
                 Next::RequestUri(uri) => format!("to {uri}"),
                 Next::Route { uri, strict: false } => format!("route {uri}"),
                 Next::Route { uri, strict: true } => format!("strict {uri}"),
@@ -194,7 +201,8 @@ proptest! {
             match decide(&request, origin, &realm()) {
                 Decision::Forward(plan) => prop_assert!(matches!(plan.next, Next::User { .. }), "{:?}", plan),
                 Decision::Identify { .. } => prop_assert_eq!(origin, Origin::Stream),
-                Decision::Reject(_) | Decision::Answer | Decision::Register => {}
+                Decision::Reject(_) | Decision::Answer => {}
+                Decision::Register => prop_assert!(false, "this is no domain"),
             }
         }
     }
@@ -205,8 +213,8 @@ fn the_server_of_a_domain_takes_what_is_for_its_users_and_what_it_has_recorded()
     let realm = Realm { overlay: OverlayId::parse("example.com").unwrap(), ..realm() };
     let on_its_way = "Route: <sip:example.com;lr>, <sip:p2psip.org;lr>\nTo: <sip:x@y.example>;tag=2";
     for (start, more, expected) in [
-        ("REGISTER sip:example.com", "", "registrar"),
-        ("REGISTER sip:example.com", "Route: <sip:example.com;lr>", "registrar"),
+        ("REGISTER sip:example.com", "", "register"),
+        ("REGISTER sip:example.com", "Route: <sip:example.com;lr>", "register"),
         ("REGISTER sip:example.org", "", "403"),
         ("OPTIONS sip:example.com", "", "200"),
         ("INVITE sip:bob@example.com", "", "user bob"),
