@@ -92,7 +92,7 @@ impl fmt::Display for Found {
 
 impl Found {
     /// Whether the peer is a contact.
-    fn has(&self, wanted: &PeerId) -> bool {
+    pub(super) fn has(&self, wanted: &PeerId) -> bool {
         let Self::Contacts(contacts) = self else { return false };
         contacts.iter().any(|(_, contact)| matches!(contact, Contact::Overlay { peer, .. } if peer == wanted))
     }

@@ -257,7 +257,7 @@ impl Driver {
         match self.directory.ask(aor, who, now()) {
             Next::Answer(reply) => {
                 if let Some(tap) = &self.tap {
-                    tap.asked("overlay", aor.to_string(), "remembered", now());
+                    tap.asked("overlay", question(aor, who), "remembered", now());
                 }
                 self.tell(reply);
             }
@@ -270,7 +270,7 @@ impl Driver {
                     let began = std::time::Instant::now();
                     let found = Found::from(core.lookup(ResourceName::User(aor.clone()), LOOKUP_TIMEOUT).await);
                     if let Some(tap) = tap {
-                        tap.asked("overlay", aor.to_string(), found.to_string(), began);
+                        tap.asked("overlay", question(&aor, who), answer(&found, who), began);
                     }
                     // The proxy peer has ended meanwhile, if nobody takes it.
                     let _ = answers.send(Answer::User(aor, found)).await;
@@ -370,6 +370,21 @@ impl Driver {
             };
         });
         load
+    }
+}
+
+/// What is asked, for whoever listens in.
+fn question(aor: &Aor, who: Waiting) -> String {
+    match who {
+        Waiting::Contacts(..) => aor.to_string(),
+        Waiting::Membership(..) => format!("is it {aor}?"),
+    }
+}
+
+fn answer(found: &Found, who: Waiting) -> String {
+    match who {
+        Waiting::Contacts(..) => found.to_string(),
+        Waiting::Membership(_, peer) => if found.has(&peer) { "yes" } else { "no" }.to_owned(),
     }
 }
 
