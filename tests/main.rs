@@ -18,6 +18,7 @@ mod overlay;
 mod process;
 mod protocol;
 mod proxy;
+mod proxy_faults;
 mod publish;
 mod readme;
 mod services;

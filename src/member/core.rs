@@ -328,6 +328,8 @@ impl Core {
     fn lookup_config(&self, timeout: Duration) -> LookupConfig {
         let mut config = LookupConfig::for_overlay(self.descriptor.limits()).within(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
+        // Whoever has met others and knows nobody any more is cut off.
+        config.founder = !self.network().table().has_met_anybody();
         config
     }
 

@@ -82,12 +82,14 @@ pub struct RoutingTable {
     /// By the number of leading bits in common with `own`.
     buckets: BTreeMap<u32, Bucket>,
     peers: usize,
+    /// Whether any peer was ever met.
+    met_anybody: bool,
 }
 
 impl RoutingTable {
     /// The empty table of the peer at `own`, with so many peers to a bucket.
     pub const fn new(own: Position, bucket_size: usize) -> Self {
-        Self { own, bucket_size, buckets: BTreeMap::new(), peers: 0 }
+        Self { own, bucket_size, buckets: BTreeMap::new(), peers: 0, met_anybody: false }
     }
 
     fn bucket_of(&self, position: &Position) -> u32 {
@@ -110,6 +112,7 @@ impl RoutingTable {
         if position == self.own {
             return Heard::Myself;
         }
+        self.met_anybody |= met;
         info.addresses = addresses::best(info.addresses);
         let bucket = self.buckets.entry(self.own.distance(&position).common_prefix()).or_default();
         if let Some(entry) = bucket.live.iter_mut().find(|entry| entry.position == position) {
@@ -227,6 +230,11 @@ impl SharedTable {
     /// Shares a table.
     pub fn new(table: RoutingTable) -> Self {
         Self(Arc::new(RwLock::new(table)))
+    }
+
+    /// Whether any peer was ever met, though it may have gone since.
+    pub fn has_met_anybody(&self) -> bool {
+        self.read().met_anybody
     }
 
     /// As [`RoutingTable::heard_of`].
