@@ -4,6 +4,7 @@ mod traversal;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
@@ -12,7 +13,10 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, Swarm, TransportError,
-    core::{ConnectedPoint, upgrade::Version},
+    core::{
+        ConnectedPoint,
+        upgrade::{NegotiationError, Version},
+    },
     identify,
     identity::Keypair,
     multiaddr::Protocol,
@@ -278,6 +282,7 @@ impl EventLoop {
                     ),
                     OutboundFailure::Timeout => AskError::Timeout,
                     OutboundFailure::UnsupportedProtocols => AskError::OtherOverlay,
+                    OutboundFailure::Io(error) if speaks_another(&error) => AskError::OtherOverlay,
                     OutboundFailure::ConnectionClosed => AskError::Connection("closed by the peer".to_owned()),
                     OutboundFailure::Io(error) => AskError::Connection(error.to_string()),
                 };
@@ -442,6 +447,13 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     spoken(&cause.to_string())
+}
+
+/// Whether a stream ended because the other side does not know our protocol: whoever names it together with the first
+/// request learns that when the answer is read.
+pub(super) fn speaks_another(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(NegotiationError::Failed))
 }
 
 pub(super) fn dial_error(error: &DialError) -> String {
