@@ -167,6 +167,8 @@ impl Driver {
         match event {
             Event::Message { message, source } => self.engine.receive(message, source, now()),
             Event::Failed { token, error } => self.on_failure(Token::of_number(token), &error),
+            // Whoever closes a stream may be about to appear elsewhere.
+            Event::Closed { remote: Remote::Peer(peer), .. } => self.directory.failed(&peer),
             Event::Closed { .. } => {}
         }
         self.perform();
