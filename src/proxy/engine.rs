@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 
-use self::context::{Asked, Context};
+use self::context::{Answered, Asked, Context};
 use super::{
     fork::{Patience, Target},
     route::{self, Decision, Instance, Next, Origin, Plan, Realm, Rejection},
@@ -27,7 +27,6 @@ use crate::{
     name::{Aor, PeerId},
     sip::{
         Message, Method,
-        edit::Edit,
         header::Name,
         respond,
         transaction::{self, ClientId, Layer, ServerId, Token},
@@ -57,7 +56,17 @@ pub struct Config {
 
 /// A question to the driver. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Question(u64);
+pub struct Question {
+    shard: u8,
+    number: u64,
+}
+
+impl Question {
+    /// The [shard](transaction::Config::shard) of the engine that asks.
+    pub const fn shard(self) -> u8 {
+        self.shard
+    }
+}
 
 /// What is to be located.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,15 +163,24 @@ enum Open {
     Context(u64, Asked),
 }
 
+/// What a client transaction is to the engine.
+#[derive(Debug)]
+enum Client {
+    /// An attempt of a response context.
+    Of(u64, usize),
+    /// All that is left of a request: its 2xx may come again (RFC 6026 §8.7).
+    Answered(Box<Answered>),
+}
+
 /// The proxy core. See the module's documentation.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
     layer: Layer,
-    throttle: Throttle,
+    throttle: Arc<Throttle>,
     contexts: HashMap<u64, Context>,
     by_server: HashMap<ServerId, u64>,
-    by_client: HashMap<ClientId, (u64, usize)>,
+    by_client: HashMap<ClientId, Client>,
     open: HashMap<Question, Open>,
     next: u64,
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -174,9 +192,15 @@ pub struct Engine {
 impl Engine {
     /// An engine without any request. No time that it is ever told may be before `now`.
     pub fn new(config: Config, now: Instant) -> Self {
+        let throttle = Arc::new(Throttle::new(config.rate));
+        Self::sharing(config, throttle, now)
+    }
+
+    /// As [`Engine::new`], one of several that charge the sources of requests together; its own rate does not count.
+    pub fn sharing(config: Config, throttle: Arc<Throttle>, now: Instant) -> Self {
         Self {
             layer: Layer::new(config.transactions.clone(), now),
-            throttle: Throttle::new(config.rate),
+            throttle,
             contexts: HashMap::new(),
             by_server: HashMap::new(),
             by_client: HashMap::new(),
@@ -331,19 +355,7 @@ impl Engine {
             }
             // Of a 2xx that the INVITE's own transaction had: nobody's, or a broken UA's.
             Event::Ack { invite: Some(_), .. } => {}
-            Event::Response { client, message, .. } => {
-                if let Some((id, attempt)) = self.by_client.get(&client).copied()
-                    && let Some(status) = message.status()
-                    && let Some(context) = self.contexts.get_mut(&id)
-                {
-                    if message.check().is_ok() {
-                        context.fork.responded(attempt, status, message, now);
-                    } else {
-                        self.counts.dropped += 1;
-                    }
-                    self.follow(id, now);
-                }
-            }
+            Event::Response { client, message, .. } => self.on_response(client, message, now),
             // RFC 6026 §8.9: nobody is to be reached by a response that was never asked for.
             Event::StrayResponse { .. } => self.counts.dropped += 1,
             Event::Overload { message, source } => {
@@ -353,19 +365,31 @@ impl Engine {
             Event::Timeout { client } => self.failed(client, super::fork::Failure::Timeout, now),
             Event::TransportError { client } => self.failed(client, super::fork::Failure::Transport, now),
             Event::Deadline { .. } | Event::NotAcknowledged { .. } | Event::ResponseFailed { .. } => {}
-            Event::ClientEnded { client } => {
-                if let Some((id, _)) = self.by_client.remove(&client) {
-                    self.client_ended(id);
+            Event::ClientEnded { client } => _ = self.by_client.remove(&client),
+            Event::ServerEnded { server } => _ = self.by_server.remove(&server),
+        }
+    }
+
+    fn on_response(&mut self, client: ClientId, message: Message, now: Instant) {
+        let (Some(found), Some(status)) = (self.by_client.get(&client), message.status()) else { return };
+        if message.check().is_err() {
+            self.counts.dropped += 1;
+            return;
+        }
+        match found {
+            Client::Of(id, attempt) => {
+                let (id, attempt) = (*id, *attempt);
+                if let Some(context) = self.contexts.get_mut(&id) {
+                    context.fork.responded(attempt, status, message, now);
+                    self.follow(id, now);
                 }
             }
-            Event::ServerEnded { server } => {
-                if let Some(id) = self.by_server.remove(&server) {
-                    if let Some(context) = self.contexts.get_mut(&id) {
-                        context.server_ended = true;
-                    }
-                    self.let_go(id);
-                }
+            Client::Answered(answered) if (200..300).contains(&status) => {
+                let Answered { server, ref back } = **answered;
+                let back = back.clone();
+                self.pass(server, &message, &[], now, || Some(back));
             }
+            Client::Answered(_) => {}
         }
     }
 
@@ -439,7 +463,7 @@ impl Engine {
             return Err(Box::new(open));
         }
         self.next += 1;
-        let question = Question(self.next);
+        let question = Question { shard: self.config.transactions.shard, number: self.next };
         self.open.insert(question, open);
         Ok(question)
     }
@@ -502,14 +526,10 @@ impl Engine {
 fn stamped(message: Message, source: &Source) -> Option<Message> {
     match source.remote {
         Remote::Peer(peer) => names_peer(&message.top_via().ok()?, &peer).then_some(message),
-        Remote::Socket(address) => {
-            if message.top_via().ok()?.stamped(address).is_none() {
-                return Some(message);
-            }
-            let mut edit = Edit::new(&message);
-            edit.stamp_via(address);
-            Message::parse(edit.finish()).ok()
-        }
+        Remote::Socket(address) => match message.top_via().ok()?.stamped(address) {
+            Some(via) => message.with_top_via(&via),
+            None => Some(message),
+        },
     }
 }
 

@@ -1,27 +1,31 @@
 //! A member as a proxy peer (draft §3.1): sockets and overlay streams, users' contacts, servers of the public network,
 //! and the service record, around the proxy [`Engine`](crate::proxy::engine::Engine).
 //!
-//! One task owns the engine and does nothing that waits. What takes long, lookups and questions to the DNS, runs in
-//! tasks of its own and comes back as an answer; what was looked up lately needs none.
+//! Threads of its own read datagrams and handle them on the spot, with the engine that is the message's shard
+//! ([`hub`]). What takes long, lookups and questions to the DNS, runs in tasks and comes back as an answer; what was
+//! looked up lately needs none.
 
 mod directory;
 mod drive;
+mod hub;
 mod servers;
 
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, Instant},
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
+pub(super) use self::hub::Hub;
 use super::{
     Member, Offer, OfferError,
     metrics::{Collector, DescriptorEncoder, counter, gauge},
@@ -33,12 +37,7 @@ use crate::{
     kind::Kind,
     name::{OverlayId, PeerId, Service},
     overlay::swarm::{AskError, Network},
-    proxy::{
-        engine::{self, Engine},
-        fork::Patience,
-        route::Realm,
-        throttle::Rate,
-    },
+    proxy::{engine, fork::Patience, route::Realm, throttle::Rate},
     record::{Endpoint, MAX_ENDPOINTS},
     sip::{
         transaction,
@@ -50,6 +49,10 @@ use crate::{
 const STREAM_QUEUE: usize = 64;
 /// How long opening a stream to a peer may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Engines that share the work. More than there are threads, so that these seldom meet at one.
+const SHARDS: u8 = 16;
+/// Threads that read datagrams, at most.
+const MAX_WORKERS: usize = 8;
 /// Where packets to the public network would go, to learn which of our addresses they would leave from (RFC 5737,
 /// RFC 3849). Nothing is sent.
 const PUBLIC: [&str; 2] = ["192.0.2.1:5060", "[2001:db8::1]:5060"];
@@ -138,22 +141,7 @@ impl ProxyError {
     }
 }
 
-/// What a running proxy peer tells of itself, shared with the member's status and metrics.
-#[derive(Debug, Default)]
-pub(super) struct Shared(Mutex<ProxyStatus>);
-
-impl Shared {
-    /// How it is.
-    pub(super) fn status(&self) -> ProxyStatus {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// What is asked of the task that owns the engine.
+/// What is asked of a running proxy peer.
 enum Command {
     /// Withdraw the offer, begin nothing new, and say when what has begun is over.
     Drain(oneshot::Sender<()>),
@@ -164,8 +152,10 @@ pub struct Proxy {
     listening: Vec<(Protocol, SocketAddr)>,
     commands: mpsc::Sender<Command>,
     drain: Duration,
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
     tasks: Vec<JoinHandle<()>>,
+    /// The threads end when this does.
+    _stop: watch::Sender<()>,
 }
 
 impl Proxy {
@@ -186,42 +176,47 @@ impl Proxy {
                 certificate: config.tls.as_ref().map(|tls| (tls.certificate.clone(), tls.key.clone())),
                 roots: None,
             },
+            udp_shards: workers(),
             overlay: Some(OverlayPort { dialer: Box::new(Dialer(network)), incoming }),
             ..transport::Config::default()
         })?;
         let listening = bound.transports.listening().to_vec();
-        let udp = bound.transports.serve_udp(&bound.udp);
-        udp.map_err(|why| ProxyError::Socket { address: config.address, why })?;
 
         let reachable = reachable(&listening);
         let own = reachable.iter().map(|(_, address)| *address).collect();
-        let now = Instant::now();
-        let engine = Engine::new(
-            engine::Config {
-                realm: Realm { overlay, own },
-                peer: member.peer(),
-                transactions: transaction::Config::default(),
-                patience: config.patience,
-                rate: config.rate,
-            },
-            now,
-        );
-        let (commands, receiver) = mpsc::channel(1);
-        let shared = Arc::new(Shared::default());
+        let engine = engine::Config {
+            realm: Realm { overlay, own },
+            peer: member.peer(),
+            transactions: transaction::Config::default(),
+            patience: config.patience,
+            rate: config.rate,
+        };
         let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
-        let driver = drive::Driver::new(engine, bound, &member.core, config.locator, shared.clone(), &endpoints);
+        let hub = Hub::new(&engine, SHARDS, bound.transports, &member.core, config.locator, &endpoints);
+        let hub = Arc::new(hub);
+        let (commands, receiver) = mpsc::channel(1);
         let (offered, offer) = oneshot::channel();
-        let tasks = vec![tokio::spawn(driver.run(receiver, offer)), streams];
-        let proxy = Self { listening, commands, drain: config.drain, shared: shared.clone(), tasks };
+        let tasks = vec![
+            streams,
+            tokio::spawn(drive::read_connections(hub.clone(), bound.events)),
+            tokio::spawn(drive::keep_time(hub.clone())),
+            tokio::spawn(drive::attend(hub.clone(), receiver, offer)),
+        ];
+        let (stop, stopping) = watch::channel(());
+        let proxy = Self { listening, commands, drain: config.drain, hub: hub.clone(), tasks, _stop: stop };
+        for port in &bound.udp {
+            drive::read_datagrams(hub.clone(), port, stopping.clone())
+                .map_err(|why| ProxyError::Socket { address: config.address, why })?;
+        }
         // Only what works already is offered; if it cannot be, the drop of `proxy` ends it.
         endpoints.truncate(MAX_ENDPOINTS);
         let certificate = config.certificate;
         let offer = Offer { service: Service::Proxy, endpoints, certificate, serving: true, load: 0 };
         let handle = member.offer(offer).await?;
-        // The driver is gone only if it has panicked.
+        // The task is gone only if it has panicked.
         let _ = offered.send(handle);
-        member.core.set_proxy(&shared);
-        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&shared))));
+        member.core.set_proxy(&hub);
+        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&hub))));
         Ok(proxy)
     }
 
@@ -232,7 +227,7 @@ impl Proxy {
 
     /// What it has done so far.
     pub fn status(&self) -> ProxyStatus {
-        self.shared.status()
+        self.hub.status()
     }
 
     /// Takes the service record out, takes no more calls, and ends when what has begun is over or the time is up.
@@ -252,6 +247,11 @@ impl Drop for Proxy {
             task.abort();
         }
     }
+}
+
+/// How many threads read datagrams: one a core.
+fn workers() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
 }
 
 fn listen(config: &ProxyConfig) -> Vec<(Protocol, SocketAddr)> {
@@ -328,7 +328,7 @@ impl OverlayDialer for Dialer {
 }
 
 /// What a proxy peer counts, for Prometheus.
-struct ProxyMetrics(Weak<Shared>);
+struct ProxyMetrics(Weak<Hub>);
 
 impl fmt::Debug for ProxyMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -339,8 +339,8 @@ impl fmt::Debug for ProxyMetrics {
 impl Collector for ProxyMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         // A proxy peer that has ended has nothing to tell.
-        let Some(shared) = self.0.upgrade() else { return Ok(()) };
-        let status = shared.status();
+        let Some(hub) = self.0.upgrade() else { return Ok(()) };
+        let status = hub.status();
         let e = &mut encoder;
         gauge(e, "proxy_transactions", "Transactions that are open", status.transactions.into())?;
         gauge(e, "proxy_load", "How busy the proxy peer is, 0 to 1", f64::from(status.load) / 1000.0)?;
