@@ -11,6 +11,7 @@ mod forward;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::Instant,
 };
@@ -30,7 +31,7 @@ use crate::{
         header::Name,
         respond,
         transaction::{self, ClientId, Layer, ServerId, Token},
-        transport::{Hop, Protocol, Remote, Source, names_peer, response_target},
+        transport::{Hop, Protocol, Remote, Source, names_peer, response_target, via_host},
     },
 };
 
@@ -172,16 +173,49 @@ enum Client {
     Answered(Box<Answered>),
 }
 
+/// A map by numbers that were given away here one after the other, so that nobody can make them meet.
+type Ids<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// Spreads numbers over a map's buckets.
+#[derive(Debug, Clone, Copy, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing: a map takes its buckets from one end of the hash and its tags from the other.
+        let spread = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ spread >> 32;
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(number.into());
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        octets.iter().for_each(|octet| self.write_u8(*octet));
+    }
+}
+
 /// The proxy core. See the module's documentation.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
     layer: Layer,
     throttle: Arc<Throttle>,
-    contexts: HashMap<u64, Context>,
-    by_server: HashMap<ServerId, u64>,
-    by_client: HashMap<ClientId, Client>,
-    open: HashMap<Question, Open>,
+    /// The peer id as it stands in a Via.
+    via_host: String,
+    contexts: Ids<u64, Context>,
+    by_server: Ids<ServerId, u64>,
+    by_client: Ids<ClientId, Client>,
+    open: Ids<Question, Open>,
     next: u64,
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     outputs: VecDeque<Output>,
@@ -201,10 +235,11 @@ impl Engine {
         Self {
             layer: Layer::new(config.transactions.clone(), now),
             throttle,
-            contexts: HashMap::new(),
-            by_server: HashMap::new(),
-            by_client: HashMap::new(),
-            open: HashMap::new(),
+            via_host: via_host(&config.peer),
+            contexts: Ids::default(),
+            by_server: Ids::default(),
+            by_client: Ids::default(),
+            open: Ids::default(),
             next: 0,
             deadlines: BinaryHeap::new(),
             outputs: VecDeque::new(),

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Engine, Located, Open, Output, What};
+use super::{Context, Engine, Located, Open, Output, What};
 use crate::{
     proxy::{
         fork::{Place, Target},
@@ -20,7 +20,7 @@ use crate::{
         edit::Edit,
         header::Name,
         transaction::{Branch, ClientId},
-        transport::{Hop, Protocol, Remote, Source, via_host},
+        transport::{Hop, Protocol, Remote, Source},
         uri::SipUri,
     },
 };
@@ -32,11 +32,10 @@ impl Engine {
         if context.plan.secure && !matches!(hop.protocol, Protocol::Tls | Protocol::Overlay) {
             return None;
         }
-        let uri = context.uris.get(branch).cloned().flatten();
-        let (message, plan, source) = (context.message.clone(), context.plan.clone(), context.source.clone());
-        let breadth = context.breadth;
-        let own = self.layer.new_branch(Some(mark(&message)));
-        let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), breadth, &hop, &own)?;
+        let own = self.layer.new_branch(Some(mark(&context.message)));
+        let Context { message, source, plan, uris, breadth, .. } = context;
+        let uri = uris.get(branch).and_then(Option::as_deref);
+        let bytes = self.rewritten(message, source, plan, uri, *breadth, &hop, &own)?;
         self.layer.request(&own, message.method(), bytes, hop, now).ok()
     }
 
@@ -157,7 +156,7 @@ impl Engine {
 
     /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.
     fn sent_by(&self, hop: &Hop) -> Option<String> {
-        let Remote::Socket(remote) = hop.remote else { return Some(via_host(&self.config.peer)) };
+        let Remote::Socket(remote) = hop.remote else { return Some(self.via_host.clone()) };
         let own = |wanted: &dyn Fn(&SocketAddr) -> bool| self.config.realm.own.iter().find(|own| wanted(own)).copied();
         let same = |own: &SocketAddr| own.is_ipv4() == remote.is_ipv4();
         let loopback = |own: &SocketAddr| own.ip().is_loopback() == remote.ip().is_loopback();
@@ -173,10 +172,8 @@ impl Engine {
     /// Whether the request was here before, and nothing that routes it has changed since (RFC 3261 §16.3 step 4, RFC
     /// 5393 §4.2). One that has changed is a spiral, and in order.
     pub(super) fn is_looping(&self, message: &Message) -> bool {
-        let mark = mark(message);
-        let peer = via_host(&self.config.peer);
         message.vias().filter_map(Result::ok).any(|via| {
-            let ours = via.host.is_name(&peer)
+            let ours = via.host.is_name(&self.via_host)
                 || self
                     .config
                     .realm
@@ -185,7 +182,7 @@ impl Engine {
                     .any(|own| via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port()));
             let marked =
                 || via.branch().and_then(|branch| Branch::read(branch.as_bytes())).and_then(|parts| parts.mark);
-            ours && marked() == Some(mark)
+            ours && marked() == Some(mark(message))
         })
     }
 }
