@@ -1,7 +1,7 @@
 complete -c p2p-invite -l from -d 'Who calls [env: P2PSIP_AOR]' -r
 complete -c p2p-invite -l as -d 'Where the caller is: overlay, or public [default: as the caller\'s name says]' -r -f -a "overlay\t'In the overlay'
 public\t'In the public SIP network'"
-complete -c p2p-invite -l proxy -d 'Send calls there first, HOST[:PORT] or a SIP URI such as \'sip:192.0.2.1;transport=tcp\'' -r
+complete -c p2p-invite -l proxy -d 'Send calls there first, HOST, HOST:PORT or a SIP URI such as sip:192.0.2.1;transport=tcp' -r
 complete -c p2p-invite -l media -d 'Seconds to stay on the line [default: 2]' -r
 complete -c p2p-invite -l ring-timeout -d 'Seconds that it may ring [default: 60]' -r
 complete -c p2p-invite -l reinvite -d 'Refresh the session so many seconds after the answer' -r

@@ -1,9 +1,9 @@
 //! P2PSIP overlays that interwork with conventional SIP networks, after draft-marocco-p2psip-interwork-01.
 //!
 //! In a P2PSIP overlay the members themselves store where its users are: signed records in a distributed hash table,
-//! bound to URIs like `sip:alice@p2psip.org`. This library is such an overlay (on libp2p) with enrolment, registration
-//! and lookup; the tools `p2p-join`, `p2p-register`, `p2p-lookup`, `p2p-discover`, `p2p-enroll` and `p2p-lab` are thin
-//! shells over it. SIP proxy peers, relay agent peers and the publication of proxy peers in the DNS are not there yet.
+//! bound to URIs like `sip:alice@p2psip.org`. This library is such an overlay (on libp2p), the SIP proxy that joins it to
+//! conventional SIP networks, and the publication of such proxies in the DNS; the tools `p2p-join`, `p2p-register`,
+//! `p2p-lookup`, `p2p-invite` and the others are thin shells over it. Relay agent peers and media are not there yet.
 //!
 //! # The map of the house
 //!
@@ -13,10 +13,14 @@
 //! |---|---|---|
 //! | [`cli`] | the tools: arguments, configuration, output, exit codes | [`cli::TOOLS`] |
 //! | [`lab`] | a whole overlay with users and DNS on loopback, in one process | [`lab::World`] |
-//! | [`ops`] | the use cases: join, register, look up, discover, enrol | [`ops::Access`] |
+//! | [`ops`] | the use cases: join, register, look up, discover, call, publish, enrol | [`ops::Access`] |
 //! | [`member`] | a running member: the swarm, the store, the socket and the tasks between them | [`member::Member`] |
+//! | [`proxy`] | the proxy peer's decisions: routing, forking, the engine | [`proxy::engine::Engine`] |
+//! | [`ua`] | a user agent that places and answers test calls | [`ua::Agent`] |
 //! | [`overlay`] | whom to ask, what to store, over libp2p, unix sockets or in memory | [`overlay::Overlay`] |
-//! | [`dns`] | how an overlay is found, and a small name server for tests | [`dns::Resolver`] |
+//! | [`dns`] | finding overlays and SIP servers (RFC 3263), publishing proxy peers, a small name server | [`dns::Resolver`] |
+//! | [`sip`] | SIP messages, transactions, transports | [`sip::Message`] |
+//! | [`media`] | session descriptions | [`media::sdp`] |
 //! | [`client`] | the client protocol: frames, and a type for each request | [`client::Call`] |
 //! | [`record`] | signed records, the check that everybody makes of them, and how they merge | [`record::Trust`] |
 //! | [`identity`] | keys, certificates, the overlay's CA and descriptor, the home | [`identity::Descriptor`] |

@@ -1,9 +1,12 @@
 //! What an overlay is for: what is bound to a URI is stored, found, renewed, removed. On real sockets, and mostly
 //! through the tools.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use p2psip::{
     client::{Fetch, Store, StoreReply},
     clock::UnixMs,
+    dns::{DnsServer, Zone},
     identity::{Authority, CertificateRequest, SecretKey},
     lab::LabOptions,
     name::{OverlayId, ResourceName},
@@ -175,18 +178,32 @@ fn most_members_do_not_hold_a_given_record() {
 fn names_of_other_overlays_are_refused_before_anybody_is_asked() {
     let world = TestWorld::shared();
     let user = world.user("foreign");
+    // A name server that knows of no other.org.
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = world.run(DnsServer::start(listen, vec![Zone::new("org").unwrap()])).unwrap();
+    let options = format!("{} --dns {}", user.options(), server.address());
     for uri in ["sip:alice@other.org", "sip:other.org", "turn:other.org"] {
-        let ran = lookup(&format!("{} --overlay p2psip.org {uri}", user.options())).exits(2);
+        let ran = lookup(&format!("{options} --as overlay --overlay p2psip.org {uri}")).exits(2);
         assert!(ran.err.contains("other.org") && ran.err.contains("p2psip.org"), "{}", ran.err);
         // Without a word about the overlay it is the name's own: a member of this one does not stand in the way.
-        let ran = lookup(&format!("{} --dns {} {uri}", user.options(), world.world.dns())).exits(3);
-        assert!(ran.err.contains("nobody to ask in other.org"), "{}", ran.err);
+        lookup(&format!("{options} --as overlay {uri}")).exits(3).says("nobody to ask in other.org");
     }
+    // What may be another domain's SIP URI is taken for one, and the overlay is not asked; a relay's can be nobody else's.
+    for overlay in ["", "--overlay p2psip.org"] {
+        for uri in ["sip:alice@other.org", "sip:other.org"] {
+            lookup(&format!("{options} {overlay} {uri}")).exits(1).says("other.org does not exist in the DNS");
+        }
+    }
+    lookup(&format!("{options} --overlay p2psip.org turn:other.org")).exits(2).says("p2psip.org");
+    world.run(server.stop());
     register(&format!("{} sip:alice@other.org --contact sip:a@192.0.2.1", user.options())).exits(2).says("p2psip.org");
     register(&format!("{} --overlay p2psip.org sip:alice@other.org", user.options())).exits(2).says("p2psip.org");
     // A user's name has a user, an overlay's own URI only its host.
     register(&format!("{} sip:p2psip.org", user.options())).exits(2);
-    for uri in ["sip:p2psip.org:5060", "sip:p2psip.org;transport=tcp", "turn:p2psip.org:3478", "sip:@p2psip.org"] {
+    for uri in ["sip:p2psip.org:5060", "sip:p2psip.org;transport=tcp"] {
+        lookup(&format!("{} --as overlay {uri}", user.options())).exits(2);
+    }
+    for uri in ["turn:p2psip.org:3478", "sip:@p2psip.org"] {
         lookup(&format!("{} {uri}", user.options())).exits(2);
     }
 }

@@ -6,16 +6,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    time::Duration,
 };
 
 use p2psip::{
     cli,
-    client::Put,
-    clock::UnixMs,
     dns::{DnsServer, Grant, TsigKey, Zone},
-    name::ResourceName,
-    record::{Body, Endpoint, Payload, ServiceOffer, seal},
+    member::{Offer, OfferHandle},
+    name::{Service, ServiceUri},
+    record::Endpoint,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -185,27 +183,14 @@ fn a_lease_that_is_over_is_drift_and_sync_reaps_it() {
     publish(&check).exits(0);
 }
 
-/// Has a member offer to be a proxy peer, or say that it no longer serves.
-fn offer(world: &TestWorld, index: usize, port: u16, serving: bool) {
+/// Has a member offer to be a proxy peer on a port of loopback.
+fn offer(world: &TestWorld, index: usize, port: u16) -> OfferHandle {
     let member = &world.world.members()[index];
-    let name = ResourceName::parse("sip:p2psip.org").unwrap();
-    let certificate = world.world.enrol(member.key(), std::slice::from_ref(&name)).unwrap();
-    let now = UnixMs::now();
+    let service = ServiceUri::parse("sip:p2psip.org").unwrap();
+    let certificate = world.world.enrol(member.key(), &[service.into()]).unwrap();
     let endpoint = |transport: &str| Endpoint { transport: transport.to_owned(), host: "127.0.0.1".to_owned(), port };
-    let info = member.info();
-    let offer = ServiceOffer {
-        peer: info.peer,
-        addresses: info.addresses,
-        endpoints: vec![endpoint("udp"), endpoint("tcp")],
-        serving,
-        load: 0,
-        depth: 0,
-    };
-    let expires = now.after(Duration::from_secs(600));
-    let payload = Payload { name, sequence: now.0, expires, body: Body::Service(offer) };
-    let envelope = seal(&payload, member.key(), certificate.as_ref()).unwrap();
-    let reply = world.run(member.put(Put { envelope: envelope.into(), timeout_ms: 5000 }));
-    assert!(!reply.stored.is_empty(), "{reply:?}");
+    let endpoints = vec![endpoint("udp"), endpoint("tcp")];
+    world.run(member.offer(Offer { service: Service::Proxy, endpoints, certificate, serving: true, load: 0 })).unwrap()
 }
 
 #[test]
@@ -221,8 +206,8 @@ fn dns_and_overlay_are_compared_and_brought_together() {
         (listed["overlay_unasked"].clone(), drifts.collect::<Vec<_>>())
     };
     publish(&check).exits(0);
-    offer(&world, 4, 5070, true);
-    offer(&world, 5, 5060, true);
+    let moving = offer(&world, 7, 5070);
+    let stopping = offer(&world, 8, 5060);
     eventually("both are found", || drifts().1 == ["not-in-dns", "not-in-dns"]);
     publish(&check).exits(1);
 
@@ -237,8 +222,9 @@ fn dns_and_overlay_are_compared_and_brought_together() {
     assert_eq!(again["actions"], serde_json::json!([]), "what is in step is left alone");
 
     // One of them moves, the other one stops serving.
-    offer(&world, 4, 5080, true);
-    offer(&world, 5, 5060, false);
+    world.run(moving.withdraw());
+    let _moved = offer(&world, 7, 5080);
+    stopping.update(false, 0);
     eventually("the change is seen", || {
         let mut seen = drifts().1;
         seen.sort_by_key(ToString::to_string);

@@ -17,9 +17,7 @@ use crate::{
     kind::Kind,
     name::{ResourceName, Service, ServiceNode, ServiceUri, TreeNode},
     overlay::redir::{Listing, Registration},
-    record::{
-        Body, Endpoint, MAX_ADDRESSES, MAX_LOAD, Payload, RecordError, Refusal, ServiceOffer, TOMBSTONE_GRACE, seal,
-    },
+    record::{Body, Endpoint, MAX_LOAD, Payload, RecordError, Refusal, ServiceOffer, TOMBSTONE_GRACE, seal},
 };
 
 /// How many registrations apart a record expires: two of them may fail.
@@ -280,11 +278,9 @@ impl Publisher {
         let now = UnixMs::now();
         self.sequence = now.0.max(self.sequence + 1);
         let expires = UnixMs(self.sequence).after(self.lifetime);
-        let mut addresses = self.core.network().myself().addresses;
-        addresses.truncate(MAX_ADDRESSES);
         let body = Body::Service(ServiceOffer {
             peer: self.key.peer_id(),
-            addresses,
+            addresses: self.core.network().addresses(),
             endpoints: self.endpoints.clone(),
             serving: terms.serving,
             load: terms.load,

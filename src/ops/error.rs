@@ -4,7 +4,7 @@ use crate::{
     dns::{DnsError, PublishError},
     identity::IdentityError,
     kind::Kind,
-    member::{MemberError, MetricsError, ProxyError},
+    member::{MemberError, MetricsError, PhonesError, ProxyError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
@@ -44,6 +44,9 @@ pub enum OpsError {
     /// The member cannot be a proxy peer.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The file of an adapter's phones.
+    #[error(transparent)]
+    Phones(#[from] PhonesError),
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -210,6 +213,14 @@ pub enum OpsError {
         /// What is wrong with it.
         why: String,
     },
+    /// A URI that no public registrar can bind.
+    #[error("'{text}' is no public address: {why}; write one like sip:alice@example.org")]
+    PublicAor {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A contact that is no SIP URI.
     #[error("'{text}' is not a contact: {why}; write one like sip:alice@192.0.2.1:5060")]
     Contact {
@@ -233,6 +244,7 @@ impl OpsError {
             Self::Member(error) => error.kind(),
             Self::Metrics(error) => error.kind(),
             Self::Proxy(error) => error.kind(),
+            Self::Phones(error) => error.kind(),
             Self::Record(error) => error.kind(),
             Self::Sip(error) => error.kind(),
             Self::NotRegistered { kind, .. } => *kind,
@@ -247,6 +259,7 @@ impl OpsError {
             | Self::NoCredentials { .. }
             | Self::TooLong { .. }
             | Self::PublicUri { .. }
+            | Self::PublicAor { .. }
             | Self::Contact { .. } => Kind::Usage,
             Self::UnknownDescriptor { .. } | Self::DescriptorChanged { .. } | Self::ForgedDescriptor { .. } => {
                 Kind::Untrusted

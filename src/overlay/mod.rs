@@ -8,6 +8,7 @@
 //! All that is asked of an overlay is [`Overlay`]: to insert and to retrieve routing information bound to a URI
 //! (draft §1, R1).
 
+pub mod addresses;
 pub mod drive;
 pub mod limits;
 pub mod lookup;

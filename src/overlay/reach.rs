@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::addresses;
 use crate::{
     client::{PeerInfo, Reach, ReachView},
     name::PeerId,
@@ -150,8 +151,7 @@ impl Reachability {
             return Some(Action::Release);
         }
         self.relayed = relayed;
-        let addresses: Vec<String> =
-            if relayed { Vec::new() } else { self.own.iter().chain(&self.confirmed).cloned().collect() };
+        let addresses: Vec<String> = if relayed { Vec::new() } else { self.addresses() };
         if self.advertised.as_ref() != Some(&addresses) {
             self.advertised = Some(addresses.clone());
             return Some(Action::Advertise(addresses));
@@ -195,7 +195,7 @@ impl Reachability {
         if self.relayed {
             self.circuits().map(|(_, address)| address).collect()
         } else {
-            self.confirmed.iter().chain(&self.own).cloned().collect()
+            addresses::best(self.confirmed.iter().chain(&self.own).cloned())
         }
     }
 
@@ -268,9 +268,9 @@ mod tests {
     fn an_address_that_a_peer_got_through_to_is_told_first() {
         let (mut reachability, now) = begin();
         reachability.on_confirmed("/ip4/198.51.100.101/udp/4001/quic-v1".to_owned());
-        let both = ["/ip4/10.1.0.2/tcp/4001", "/ip4/198.51.100.101/udp/4001/quic-v1"].map(str::to_owned);
+        let both = ["/ip4/198.51.100.101/udp/4001/quic-v1", "/ip4/10.1.0.2/tcp/4001"].map(str::to_owned);
         assert_eq!(actions(&mut reachability, now), [Action::Advertise(both.to_vec())]);
-        assert_eq!(reachability.addresses(), [both[1].clone(), both[0].clone()]);
+        assert_eq!(reachability.addresses(), both);
         assert_eq!(reachability.view().reach, Reach::Mapped);
         // One transport being shut does not matter then.
         reachability.on_refuted("/ip4/198.51.100.101/tcp/4001", "timeout", now);

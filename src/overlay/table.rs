@@ -18,15 +18,15 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use super::addresses;
 use crate::{
     client::PeerInfo,
     name::{PeerId, Position},
+    record::MAX_ADDRESSES,
 };
 
 /// Peers that wait in reserve for a place in one bucket.
 const RESERVE: usize = 8;
-/// Addresses of one peer that are kept.
-const MAX_ADDRESSES: usize = 8;
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -110,7 +110,7 @@ impl RoutingTable {
         if position == self.own {
             return Heard::Myself;
         }
-        info.addresses.truncate(MAX_ADDRESSES);
+        info.addresses = addresses::best(info.addresses);
         let bucket = self.buckets.entry(self.own.distance(&position).common_prefix()).or_default();
         if let Some(entry) = bucket.live.iter_mut().find(|entry| entry.position == position) {
             entry.update(info, met);

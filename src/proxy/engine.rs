@@ -7,6 +7,7 @@
 
 mod context;
 mod forward;
+mod phones;
 
 use std::{
     cmp::Reverse,
@@ -20,12 +21,13 @@ use bytes::Bytes;
 
 use self::context::{Answered, Asked, Context};
 use super::{
+    adapter::Adapter,
     fork::{Patience, Target},
     route::{self, Decision, Instance, Next, Origin, Plan, Realm, Rejection},
     throttle::{Rate, Throttle},
 };
 use crate::{
-    name::{Aor, PeerId},
+    name::{Aor, InstanceId, PeerId},
     sip::{
         Message, Method,
         header::Name,
@@ -86,6 +88,8 @@ pub enum What {
         /// Whether only TLS will do.
         secure: bool,
     },
+    /// Proxy peers other than this one.
+    Proxy,
 }
 
 /// What was located.
@@ -131,6 +135,20 @@ pub enum Output {
         peer: PeerId,
         /// The user that it claims to be, if any.
         claimed: Option<Aor>,
+    },
+    /// Answer a REGISTER: [`Engine::respond`]. Only a [domain's](Engine::of_domain) engine says so.
+    Register {
+        /// Its transaction.
+        server: ServerId,
+        /// The request.
+        message: Message,
+    },
+    /// Write the routing record of an adapter's phone, or take it out: [`Engine::published`].
+    Publish {
+        /// The phone.
+        instance: InstanceId,
+        /// Whether the phone is there.
+        present: bool,
     },
 }
 
@@ -210,6 +228,7 @@ pub struct Engine {
     config: Config,
     layer: Layer,
     throttle: Arc<Throttle>,
+    adapter: Option<Adapter>,
     /// The peer id as it stands in a Via.
     via_host: String,
     contexts: Ids<u64, Context>,
@@ -221,6 +240,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     counts: Counts,
     draining: bool,
+    /// Whether this is the server of a conventional domain, and no proxy peer.
+    domain: bool,
 }
 
 impl Engine {
@@ -235,6 +256,7 @@ impl Engine {
         Self {
             layer: Layer::new(config.transactions.clone(), now),
             throttle,
+            adapter: None,
             via_host: via_host(&config.peer),
             contexts: Ids::default(),
             by_server: Ids::default(),
@@ -245,8 +267,15 @@ impl Engine {
             outputs: VecDeque::new(),
             counts: Counts::default(),
             draining: false,
+            domain: false,
             config,
         }
+    }
+
+    /// The same core as the server of a conventional domain, whose name stands in place of the overlay identifier: it
+    /// hands out what its registrar is to answer, and records the path of every dialog.
+    pub fn of_domain(config: Config, now: Instant) -> Self {
+        Self { domain: true, ..Self::new(config, now) }
     }
 
     /// Takes a message from the network.
@@ -260,7 +289,7 @@ impl Engine {
             return;
         };
         // What belongs to a request that was taken is never turned away: a 503 would end a call that rings.
-        if !self.throttle.admit(&source.remote, now) && !self.layer.knows(&message) {
+        if !self.has_room(&source, now) && !self.layer.knows(&message) {
             self.counts.throttled += 1;
             self.turn_away(&message, &source);
             return self.work(now);
@@ -292,6 +321,13 @@ impl Engine {
         self.work(now);
     }
 
+    /// Answers a request that was handed out.
+    pub fn respond(&mut self, server: ServerId, response: Bytes, now: Instant) {
+        // That it is over already is no matter: whoever asked has given up.
+        let _ = self.layer.respond(server, response, now);
+        self.work(now);
+    }
+
     /// What was to be sent with this token was not.
     pub fn transport_failed(&mut self, token: Token, now: Instant) {
         self.layer.transport_failed(token, now);
@@ -301,12 +337,16 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.deadlines.peek().map(|Reverse((at, _))| *at);
-        self.layer.poll_timeout().into_iter().chain(own).min()
+        let phones = self.adapter.as_ref().and_then(Adapter::poll_timeout);
+        self.layer.poll_timeout().into_iter().chain(own).chain(phones).min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.layer.handle_timeout(now);
+        if let Some(adapter) = &mut self.adapter {
+            adapter.handle_timeout(now);
+        }
         while let Some(Reverse((at, id))) = self.deadlines.peek().copied()
             && at <= now
         {
@@ -326,13 +366,21 @@ impl Engine {
     }
 
     /// Begins nothing new from now on: requests outside of dialogs are answered 503. What has begun goes on.
-    pub fn drain(&mut self) {
+    ///
+    /// Phones are taken out of the overlay.
+    pub fn drain(&mut self, now: Instant) {
         self.draining = true;
+        if let Some(adapter) = &mut self.adapter {
+            adapter.leave(now);
+        }
+        self.work(now);
     }
 
     /// Whether no request waits for its final response.
     pub fn is_idle(&self) -> bool {
-        self.contexts.values().all(|context| context.fork.is_over()) && self.open.is_empty()
+        self.contexts.values().all(|context| context.fork.is_over())
+            && self.open.is_empty()
+            && self.adapter.as_ref().is_none_or(Adapter::is_idle)
     }
 
     /// How often things happened.
@@ -357,12 +405,14 @@ impl Engine {
 
     /// Takes everything from the layer, and does what follows.
     fn work(&mut self, now: Instant) {
-        while let Some(output) = self.layer.poll_output() {
-            match output {
-                transaction::Output::Send { to, bytes, token } => {
+        loop {
+            match self.layer.poll_output() {
+                Some(transaction::Output::Send { to, bytes, token }) => {
                     self.outputs.push_back(Output::Send { to, bytes, token });
                 }
-                transaction::Output::Event(event) => self.on_event(event, now),
+                Some(transaction::Output::Event(event)) => self.on_event(event, now),
+                None if self.follow_adapter(now) => {}
+                None => return,
             }
         }
     }
@@ -415,14 +465,18 @@ impl Engine {
             Client::Of(id, attempt) => {
                 let (id, attempt) = (*id, *attempt);
                 if let Some(context) = self.contexts.get_mut(&id) {
+                    let phone = context.phones.get(attempt).copied().flatten();
+                    let message = from_phone(self.adapter.as_ref(), phone, message, &self.config.realm);
                     context.fork.responded(attempt, status, message, now);
                     self.follow(id, now);
                 }
             }
             Client::Answered(answered) if (200..300).contains(&status) => {
-                let Answered { server, ref back } = **answered;
-                let back = back.clone();
-                self.pass(server, &message, &[], now, || Some(back));
+                let (server, back) = (answered.server, answered.back.clone());
+                let (phone, record) =
+                    answered.adapted.as_deref().map_or((None, None), |adapted| (adapted.phone, adapted.record.clone()));
+                let message = from_phone(self.adapter.as_ref(), phone, message, &self.config.realm);
+                self.pass(server, &message, &[], record.as_deref(), now, || Some(back));
             }
             Client::Answered(_) => {}
         }
@@ -446,12 +500,32 @@ impl Engine {
     }
 
     fn decide_from(&mut self, server: Option<ServerId>, message: Message, source: Source, now: Instant) {
-        let origin = if source.protocol == Protocol::Overlay { Origin::Stream } else { Origin::Public };
+        if self.adapter.as_ref().is_some_and(|adapter| adapter.is_for_phones(&source)) {
+            return self.from_phone(server, message, source, now);
+        }
+        let overlay = source.protocol == Protocol::Overlay && !self.is_at_its_end(&message);
+        let origin = match overlay {
+            _ if self.domain => Origin::Domain,
+            true => Origin::Stream,
+            false => Origin::Public,
+        };
         self.decide(server, message, source, origin, now);
     }
 
     fn decide(&mut self, server: Option<ServerId>, message: Message, source: Source, origin: Origin<'_>, now: Instant) {
-        match (route::decide(&message, origin, &self.config.realm), server) {
+        let decision = route::decide(&message, origin, &self.config.realm);
+        self.carry_out(decision, server, message, source, now);
+    }
+
+    fn carry_out(
+        &mut self,
+        decision: Decision,
+        server: Option<ServerId>,
+        message: Message,
+        source: Source,
+        now: Instant,
+    ) {
+        match (decision, server) {
             (Decision::Reject(Rejection { status, reason, header }), Some(server)) => {
                 self.reject(server, &message, status, reason, header, now);
             }
@@ -462,6 +536,7 @@ impl Engine {
                     .finish();
                 self.answer(server, 200, ok, now);
             }
+            (Decision::Register, Some(server)) => self.outputs.push_back(Output::Register { server, message }),
             (Decision::Identify { claimed }, server) => {
                 let Remote::Peer(peer) = source.remote else { return };
                 match self.ask(Open::Identity { server, message, source }) {
@@ -471,6 +546,9 @@ impl Engine {
             }
             (Decision::Forward(plan), Some(server)) => self.begin(server, message, source, plan, now),
             (Decision::Forward(plan), None) => {
+                if let Some(located) = self.here(&plan, &source) {
+                    return self.pass_ack(message, source, plan, None, located);
+                }
                 let what = self.what(&plan);
                 match self.ask(Open::Ack { message, source, plan, uri: None }) {
                     Ok(question) => self.outputs.push_back(Output::Locate { question, what }),
@@ -478,7 +556,7 @@ impl Engine {
                 }
             }
             // Nothing answers an ACK.
-            (Decision::Reject(_) | Decision::Answer, None) => self.counts.dropped += 1,
+            (Decision::Reject(_) | Decision::Answer | Decision::Register, None) => self.counts.dropped += 1,
         }
     }
 
@@ -486,6 +564,7 @@ impl Engine {
     fn what(&self, plan: &Plan) -> What {
         match &plan.next {
             Next::User { aor, instance } => What::User { aor: aor.clone(), instance: *instance },
+            Next::Proxy => What::Proxy,
             Next::RequestUri(uri) | Next::Route { uri, .. } => {
                 What::Uri { uri: Arc::from(uri.as_str()), secure: plan.secure }
             }
@@ -565,6 +644,14 @@ fn stamped(message: Message, source: &Source) -> Option<Message> {
             Some(via) => message.with_top_via(&via),
             None => Some(message),
         },
+    }
+}
+
+/// A response as it leaves, if it is one of our phones that gave it.
+fn from_phone(adapter: Option<&Adapter>, phone: Option<InstanceId>, message: Message, realm: &Realm) -> Message {
+    match (phone, adapter) {
+        (Some(phone), Some(adapter)) => adapter.response(&message, &phone, realm).unwrap_or(message),
+        _ => message,
     }
 }
 

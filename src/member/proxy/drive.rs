@@ -50,7 +50,7 @@ fn read(runtime: &Runtime, hub: &Arc<Hub>, mut reader: UdpReader, mut stop: watc
             }
             for _ in 0..TURN {
                 let Some((message, source)) = reader.try_message() else { break };
-                hub.receive(message, source);
+                hub.on_datagram(message, source);
             }
         }
     });

@@ -6,6 +6,7 @@
 //! request. Nothing that waits is done under a lock.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -22,27 +23,36 @@ use super::{
     servers,
 };
 use crate::{
-    client::ProxyStatus,
+    client::{ProxyStatus, Verdict},
     dns::locate::Locator,
-    member::core::Core,
-    name::{Aor, PeerId, ResourceName},
+    member::{USUAL_AGE, adapter::Publisher, core::Core},
+    name::{Aor, InstanceId, PeerId, ResourceName, Service},
+    overlay::redir::Wanted,
     proxy::{
+        adapter::Adapter,
         engine::{self, Engine, Located, Output, Question, What},
         throttle::Throttle,
     },
-    record::{Endpoint, MAX_LOAD},
+    record::{Body, MAX_LOAD},
     sip::{
         Message,
         header::Name,
+        tap::Tap,
         transaction::{Branch, Token},
         transport::{Event, Hop, Remote, SendError, Source, Transports},
     },
 };
 
+/// Engines that share the work. More than there are threads, so that these seldom meet at one.
+const SHARDS: u8 = 16;
 /// How long finding a user may take: less than the caller's patience for a first response.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Questions to the DNS at a time; each is a task.
 const MAX_LOCATIONS: usize = 4_096;
+/// Proxy peers that are tried for a request.
+const MAX_PROXIES: usize = 4;
+/// How long a proxy peer that could not be reached is tried last.
+const AVOIDED: Duration = Duration::from_secs(60);
 
 /// The engines, and what they share.
 pub(in crate::member) struct Hub {
@@ -52,55 +62,74 @@ pub(in crate::member) struct Hub {
     /// Transactions that there may be.
     most: usize,
     directory: Mutex<Directory>,
-    transports: Transports,
-    core: Arc<Core>,
-    locator: Locator,
+    /// When peers could not be reached.
+    unreachable: Mutex<HashMap<PeerId, Instant>>,
+    surroundings: Surroundings,
     runtime: Handle,
     locations: AtomicUsize,
     lookups: AtomicU64,
-    endpoints: Vec<String>,
     draining: AtomicBool,
     alarm: Alarm,
 }
 
+/// What the engines work with.
+pub(super) struct Surroundings {
+    pub(super) transports: Transports,
+    pub(super) core: Arc<Core>,
+    pub(super) locator: Locator,
+    /// What writes the routing records of an adapter's phones.
+    pub(super) publisher: Option<Arc<Publisher>>,
+    pub(super) tap: Option<Tap>,
+    /// Where the proxy peer is, as people read it.
+    pub(super) endpoints: Vec<String>,
+}
+
 impl Hub {
-    /// So many engines of one configuration, on the current runtime.
+    /// Engines of one configuration, on the current runtime. An adapter knows its phones in one place, so with one there
+    /// is a single engine.
     pub(super) fn new(
         config: &engine::Config,
-        shards: u8,
-        transports: Transports,
-        core: &Arc<Core>,
-        locator: Locator,
-        endpoints: &[Endpoint],
+        adapter: Option<Adapter>,
+        surroundings: Surroundings,
+        now: Instant,
     ) -> Self {
-        let now = Instant::now();
         let throttle = Arc::new(Throttle::new(config.rate));
         let most = config.transactions.max_transactions;
+        let shards = if adapter.is_some() { 1 } else { SHARDS };
         let engine = |shard| {
             let mut config = config.clone();
             config.transactions.shard = shard;
-            config.transactions.max_transactions = most.div_ceil(usize::from(shards.max(1)));
-            Mutex::new(Engine::sharing(config, throttle.clone(), now))
+            config.transactions.max_transactions = most.div_ceil(usize::from(shards));
+            Engine::sharing(config, throttle.clone(), now)
+        };
+        let shards: Box<[Mutex<Engine>]> = match adapter {
+            Some(adapter) => Box::new([Mutex::new(engine(0).with_adapter(adapter))]),
+            None => (0..shards).map(|shard| Mutex::new(engine(shard))).collect(),
         };
         Self {
-            shards: (0..shards.max(1)).map(engine).collect(),
+            shards,
             keys: RandomState::new(),
             most,
             directory: Mutex::default(),
-            transports,
-            core: core.clone(),
-            locator,
+            unreachable: Mutex::default(),
+            surroundings,
             runtime: Handle::current(),
             locations: AtomicUsize::new(0),
             lookups: AtomicU64::new(0),
-            endpoints: endpoints.iter().map(text).collect(),
             draining: AtomicBool::new(false),
             alarm: Alarm::new(now),
         }
     }
 
-    /// Takes a message from the network.
-    pub(super) fn receive(self: &Arc<Self>, message: Message, source: Source) {
+    /// Takes what came in a datagram.
+    pub(super) fn on_datagram(self: &Arc<Self>, message: Message, source: Source) {
+        if let Some(tap) = &self.surroundings.tap {
+            tap.received(message.bytes());
+        }
+        self.receive(message, source);
+    }
+
+    fn receive(self: &Arc<Self>, message: Message, source: Source) {
         self.with(self.shard_of(&message), |engine, now| engine.receive(message, source, now));
     }
 
@@ -131,10 +160,10 @@ impl Hub {
     }
 
     /// Begins nothing new from now on.
-    pub(super) fn drain(&self) {
+    pub(super) fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::Relaxed);
-        for shard in &self.shards {
-            lock(shard).drain();
+        for shard in 0..self.shards.len() {
+            self.with(shard as u8, Engine::drain);
         }
     }
 
@@ -145,9 +174,8 @@ impl Hub {
 
     /// How it is.
     pub(in crate::member) fn status(&self) -> ProxyStatus {
-        let directory = lock(&self.directory).spared;
         let mut status = ProxyStatus {
-            endpoints: self.endpoints.clone(),
+            endpoints: self.surroundings.endpoints.clone(),
             draining: self.draining.load(Ordering::Relaxed),
             load: 0,
             transactions: 0,
@@ -159,7 +187,7 @@ impl Hub {
             loops: 0,
             dropped: 0,
             lookups: self.lookups.load(Ordering::Relaxed),
-            spared: directory,
+            spared: lock(&self.directory).spared,
         };
         for shard in &self.shards {
             let engine = lock(shard);
@@ -214,13 +242,17 @@ impl Hub {
                 Output::Locate { question, what: What::Uri { uri, secure } } => {
                     self.locate(engine, question, uri, secure, now);
                 }
+                Output::Locate { question, what: What::Proxy } => self.find_proxies(question),
                 Output::Identify { question, peer, claimed } => self.identify(engine, question, peer, claimed, now),
+                Output::Publish { instance, present } => self.publish(instance, present),
+                // Only the engine of a domain says so.
+                Output::Register { .. } => {}
             }
         }
     }
 
     fn send(&self, engine: &mut Engine, to: &Hop, bytes: Bytes, token: Token, now: Instant) {
-        if let Err(error) = self.transports.send(to, bytes, token.number()) {
+        if let Err(error) = self.surroundings.transports.send(to, bytes, token.number()) {
             self.failed(engine, token, &error, now);
         }
     }
@@ -237,6 +269,9 @@ impl Hub {
         };
         if let Remote::Peer(peer) = hop.remote {
             lock(&self.directory).failed(&peer);
+            let mut unreachable = lock(&self.unreachable);
+            unreachable.retain(|_, at| now.saturating_duration_since(*at) < AVOIDED);
+            unreachable.insert(peer, now);
         }
         engine.transport_failed(token, now);
     }
@@ -259,40 +294,99 @@ impl Hub {
     fn ask(self: &Arc<Self>, engine: &mut Engine, aor: &Aor, who: Waiting, now: Instant) {
         let next = lock(&self.directory).ask(aor, who, now);
         match next {
-            Next::Answer(reply) => tell(engine, reply, now),
+            Next::Answer(reply) => {
+                if let Some(tap) = &self.surroundings.tap {
+                    tap.asked("overlay", aor.to_string(), "remembered", now);
+                }
+                tell(engine, reply, now);
+            }
             Next::Wait => {}
             Next::LookUp => {
                 self.lookups.fetch_add(1, Ordering::Relaxed);
-                let (hub, core, aor) = (Arc::downgrade(self), self.core.clone(), aor.clone());
+                let (hub, core, aor) = (Arc::downgrade(self), self.surroundings.core.clone(), aor.clone());
+                let tap = self.surroundings.tap.clone();
                 self.runtime.spawn(async move {
-                    let outcome = core.lookup(ResourceName::User(aor.clone()), LOOKUP_TIMEOUT).await;
-                    found(&hub, &aor, &outcome.into());
+                    let began = Instant::now();
+                    let found = Found::from(core.lookup(ResourceName::User(aor.clone()), LOOKUP_TIMEOUT).await);
+                    if let Some(tap) = tap {
+                        tap.asked("overlay", aor.to_string(), found.to_string(), began);
+                    }
+                    on_found(&hub, &aor, &found);
                 });
             }
         }
     }
 
     fn locate(self: &Arc<Self>, engine: &mut Engine, question: Question, uri: Arc<str>, secure: bool, now: Instant) {
-        if let Some(located) = servers::at_once(&self.locator, &uri, secure) {
+        if let Some(located) = servers::at_once(&self.surroundings.locator, &uri, secure) {
             return engine.located(question, located, now);
         }
         if self.locations.fetch_add(1, Ordering::Relaxed) >= MAX_LOCATIONS {
             self.locations.fetch_sub(1, Ordering::Relaxed);
             return engine.located(question, Located::Nowhere { status: 503, reason: "Overloaded" }, now);
         }
-        let (hub, locator) = (Arc::downgrade(self), self.locator.clone());
+        let (hub, locator) = (Arc::downgrade(self), self.surroundings.locator.clone());
+        let tap = self.surroundings.tap.clone();
         self.runtime.spawn(async move {
-            let located = servers::locate(&locator, &uri, secure).await;
-            // The proxy peer has ended meanwhile, if it is gone.
+            let located = servers::locate(&locator, &uri, secure, tap.as_ref()).await;
+            on_located(&hub, question, located);
+        });
+    }
+
+    /// Finds proxy peers, those last that could not be reached a moment ago.
+    fn find_proxies(self: &Arc<Self>, question: Question) {
+        self.locations.fetch_add(1, Ordering::Relaxed);
+        let (hub, core) = (Arc::downgrade(self), self.surroundings.core.clone());
+        let unreachable = lock(&self.unreachable).clone();
+        self.runtime.spawn(async move {
+            let wanted = Wanted::Some(MAX_PROXIES);
+            let found = core.services(Service::Proxy, wanted, USUAL_AGE, LOOKUP_TIMEOUT).await;
+            let own = core.network().peer();
+            let mut hops: Vec<Hop> = Vec::new();
+            for record in &found.outcome.records {
+                if let Body::Service(offer) = record.body()
+                    && offer.serving
+                    && offer.peer != own
+                {
+                    hops.push(Hop::peer(offer.peer, offer.addresses.clone()));
+                }
+            }
+            let failed = |hop: &Hop| {
+                hop.remote.peer().and_then(|peer| unreachable.get(&peer)).is_some_and(|at| at.elapsed() < AVOIDED)
+            };
+            hops.sort_by_key(failed);
+            hops.truncate(MAX_PROXIES);
+            let located = match (hops.is_empty(), found.outcome.reply.verdict) {
+                (false, _) => Located::Hops(hops),
+                (true, Verdict::NobodyToAsk) => Located::Nowhere { status: 503, reason: "Overlay Unreachable" },
+                (true, _) => Located::Nowhere { status: 480, reason: "No Proxy Peer" },
+            };
+            on_located(&hub, question, located);
+        });
+    }
+
+    fn publish(self: &Arc<Self>, instance: InstanceId, present: bool) {
+        let (hub, publisher) = (Arc::downgrade(self), self.surroundings.publisher.clone());
+        self.runtime.spawn(async move {
+            let done = match publisher {
+                Some(publisher) => publisher.publish(instance, present).await,
+                None => false,
+            };
             let Some(hub) = hub.upgrade() else { return };
-            hub.locations.fetch_sub(1, Ordering::Relaxed);
-            hub.with(question.shard(), |engine, now| engine.located(question, located, now));
+            hub.with(0, |engine, now| engine.published(instance, done, now));
         });
     }
 }
 
-/// What a lookup has found goes to all who wait for it.
-fn found(hub: &Weak<Hub>, aor: &Aor, found: &Found) {
+/// Where a request goes; nowhere, if the proxy peer has ended meanwhile.
+fn on_located(hub: &Weak<Hub>, question: Question, located: Located) {
+    let Some(hub) = hub.upgrade() else { return };
+    hub.locations.fetch_sub(1, Ordering::Relaxed);
+    hub.with(question.shard(), |engine, now| engine.located(question, located, now));
+}
+
+/// What a lookup has found goes to all who wait for it; to nobody, if the proxy peer has ended meanwhile.
+fn on_found(hub: &Weak<Hub>, aor: &Aor, found: &Found) {
     let Some(hub) = hub.upgrade() else { return };
     let replies = lock(&hub.directory).found(aor, found, Instant::now());
     for reply in replies {
@@ -342,13 +436,6 @@ impl Alarm {
             at => self.began.checked_add(Duration::from_micros(at)),
         }
     }
-}
-
-/// An endpoint as people read it.
-fn text(endpoint: &Endpoint) -> String {
-    let host = &endpoint.host;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    format!("{} {host}:{}", endpoint.transport, endpoint.port)
 }
 
 /// A lock. What it holds is used on even if a holder has panicked: an engine that lost one request serves the others.

@@ -1,5 +1,5 @@
 //! A member as a proxy peer (draft §3.1): sockets and overlay streams, users' contacts, servers of the public network,
-//! and the service record, around the proxy [`Engine`](crate::proxy::engine::Engine).
+//! and the service record, around the proxy [`Engine`]. An adapter runs on the same engine, with a proxy peer or without.
 //!
 //! Threads of its own read datagrams and handle them on the spot, with the engine that is the message's shard
 //! ([`hub`]). What takes long, lookups and questions to the DNS, runs in tasks and comes back as an answer; what was
@@ -8,7 +8,7 @@
 mod directory;
 mod drive;
 mod hub;
-mod servers;
+pub(crate) mod servers;
 
 use std::{
     fmt, io,
@@ -16,41 +16,40 @@ use std::{
     path::PathBuf,
     sync::{Arc, Weak},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
 pub(super) use self::hub::Hub;
+use self::hub::Surroundings;
 use super::{
-    Member, Offer, OfferError,
+    AdapterConfig, AdapterError, Member, Offer, OfferError,
+    adapter::Publisher,
     metrics::{Collector, DescriptorEncoder, counter, gauge},
+    sip_streams,
 };
 use crate::{
-    client::{PeerInfo, ProxyStatus},
+    client::ProxyStatus,
     dns::locate::Locator,
     identity::Certificate,
     kind::Kind,
-    name::{OverlayId, PeerId, Service},
-    overlay::swarm::{AskError, Network},
+    name::{OverlayId, Service},
+    overlay::swarm::AskError,
     proxy::{engine, fork::Patience, route::Realm, throttle::Rate},
     record::{Endpoint, MAX_ENDPOINTS},
     sip::{
+        tap::Tap,
         transaction,
-        transport::{self, BoxedStream, OverlayDialer, OverlayPort, Protocol, TlsFiles, TransportError, Transports},
+        transport::{self, Protocol, TlsFiles, TransportError, Transports},
     },
 };
 
-/// Streams accepted that wait for the transports.
-const STREAM_QUEUE: usize = 64;
-/// How long opening a stream to a peer may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Engines that share the work. More than there are threads, so that these seldom meet at one.
-const SHARDS: u8 = 16;
+/// What an adapter listens to: UDP and TCP.
+const ADAPTER_PORTS: usize = 2;
 /// Threads that read datagrams, at most.
 const MAX_WORKERS: usize = 8;
 /// Where packets to the public network would go, to learn which of our addresses they would leave from (RFC 5737,
@@ -59,8 +58,10 @@ const PUBLIC: [&str; 2] = ["192.0.2.1:5060", "[2001:db8::1]:5060"];
 
 /// What a proxy peer is made of.
 pub struct ProxyConfig {
-    /// Where to serve UDP and TCP.
-    pub address: SocketAddr,
+    /// Where to serve UDP and TCP for the public network; nowhere if this is an adapter alone, and no proxy peer.
+    pub address: Option<SocketAddr>,
+    /// What serves phones, if anything does.
+    pub adapter: Option<AdapterConfig>,
     /// Where to serve TLS, and with which certificate.
     pub tls: Option<ProxyTls>,
     /// What finds servers of other domains.
@@ -73,6 +74,8 @@ pub struct ProxyConfig {
     pub rate: Rate,
     /// How long a stopping proxy peer waits for what has begun.
     pub drain: Duration,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 /// SIP over TLS.
@@ -89,14 +92,21 @@ pub struct ProxyTls {
 impl ProxyConfig {
     /// A proxy peer without TLS and with the usual durations.
     pub fn new(address: SocketAddr, locator: Locator) -> Self {
+        Self { address: Some(address), ..Self::without_proxy(locator) }
+    }
+
+    /// No proxy peer: only what serves phones, once that is set.
+    pub fn without_proxy(locator: Locator) -> Self {
         Self {
-            address,
+            address: None,
+            adapter: None,
             tls: None,
             locator,
             certificate: None,
             patience: Patience::default(),
             rate: Rate::default(),
             drain: Duration::from_secs(10),
+            tap: None,
         }
     }
 }
@@ -127,6 +137,9 @@ pub enum ProxyError {
     /// The service cannot be offered.
     #[error(transparent)]
     Offer(#[from] OfferError),
+    /// The phones.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
 }
 
 impl ProxyError {
@@ -136,6 +149,7 @@ impl ProxyError {
             Self::Local { .. } => Kind::Usage,
             Self::Transport(error) => error.kind(),
             Self::Offer(error) => error.kind(),
+            Self::Adapter(error) => error.kind(),
             Self::Socket { .. } | Self::Overlay(_) => Kind::Local,
         }
     }
@@ -150,6 +164,7 @@ enum Command {
 /// A running proxy peer. Dropping it ends it at once; [`Proxy::stop`] ends it in good order.
 pub struct Proxy {
     listening: Vec<(Protocol, SocketAddr)>,
+    phones: Vec<(Protocol, SocketAddr)>,
     commands: mpsc::Sender<Command>,
     drain: Duration,
     hub: Arc<Hub>,
@@ -165,11 +180,13 @@ impl Proxy {
     /// [`ProxyError`]: a local overlay, an address in use, a certificate that cannot be read.
     pub async fn start(member: &Member, config: ProxyConfig) -> Result<Self, ProxyError> {
         let overlay = member.core.descriptor().overlay().clone();
-        if member.core.descriptor().is_local() {
+        if config.address.is_some() && member.core.descriptor().is_local() {
             return Err(ProxyError::Local { overlay });
         }
+        let publisher =
+            config.adapter.as_ref().map(|adapter| Publisher::new(&member.core, &adapter.phones)).transpose()?;
         let network = member.network().clone();
-        let (incoming, streams) = accept_streams(&network).await?;
+        let overlay_port = sip_streams(&network).await.map_err(ProxyError::Overlay)?;
         let bound = Transports::bind(transport::Config {
             listen: listen(&config),
             tls: TlsFiles {
@@ -177,13 +194,23 @@ impl Proxy {
                 roots: None,
             },
             udp_shards: workers(),
-            overlay: Some(OverlayPort { dialer: Box::new(Dialer(network)), incoming }),
+            overlay: Some(overlay_port),
+            tap: config.tap.clone(),
             ..transport::Config::default()
         })?;
-        let listening = bound.transports.listening().to_vec();
+        let mut listening = bound.transports.listening().to_vec();
+        let phones = listening.split_off(listening.len() - config.adapter.iter().len() * ADAPTER_PORTS);
 
+        let own = reachable(&listening).into_iter().chain(reachable(&phones)).map(|(_, address)| address).collect();
         let reachable = reachable(&listening);
-        let own = reachable.iter().map(|(_, address)| *address).collect();
+        let now = Instant::now();
+        let adapter = match (&publisher, &config.adapter) {
+            (Some(publisher), Some(adapter)) => {
+                let listening = phones.iter().map(|(_, address)| *address).collect();
+                Some(publisher.adapter(adapter, listening, config.address.is_none(), now)?)
+            }
+            _ => None,
+        };
         let engine = engine::Config {
             realm: Realm { overlay, own },
             peer: member.peer(),
@@ -192,21 +219,31 @@ impl Proxy {
             rate: config.rate,
         };
         let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
-        let hub = Hub::new(&engine, SHARDS, bound.transports, &member.core, config.locator, &endpoints);
-        let hub = Arc::new(hub);
+        let surroundings = Surroundings {
+            transports: bound.transports,
+            core: member.core.clone(),
+            locator: config.locator,
+            publisher: publisher.map(Arc::new),
+            tap: config.tap,
+            endpoints: endpoints.iter().map(shown).collect(),
+        };
+        let hub = Arc::new(Hub::new(&engine, adapter, surroundings, now));
         let (commands, receiver) = mpsc::channel(1);
         let (offered, offer) = oneshot::channel();
         let tasks = vec![
-            streams,
             tokio::spawn(drive::read_connections(hub.clone(), bound.events)),
             tokio::spawn(drive::keep_time(hub.clone())),
             tokio::spawn(drive::attend(hub.clone(), receiver, offer)),
         ];
         let (stop, stopping) = watch::channel(());
-        let proxy = Self { listening, commands, drain: config.drain, hub: hub.clone(), tasks, _stop: stop };
+        let proxy = Self { listening, phones, commands, drain: config.drain, hub: hub.clone(), tasks, _stop: stop };
         for port in &bound.udp {
             drive::read_datagrams(hub.clone(), port, stopping.clone())
-                .map_err(|why| ProxyError::Socket { address: config.address, why })?;
+                .map_err(|why| ProxyError::Socket { address: port.local(), why })?;
+        }
+        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&hub))));
+        if config.address.is_none() {
+            return Ok(proxy);
         }
         // Only what works already is offered; if it cannot be, the drop of `proxy` ends it.
         endpoints.truncate(MAX_ENDPOINTS);
@@ -216,11 +253,15 @@ impl Proxy {
         // The task is gone only if it has panicked.
         let _ = offered.send(handle);
         member.core.set_proxy(&hub);
-        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&hub))));
         Ok(proxy)
     }
 
-    /// The bound addresses.
+    /// The addresses that were bound for phones.
+    pub fn phones(&self) -> &[(Protocol, SocketAddr)] {
+        &self.phones
+    }
+
+    /// The addresses that were bound for the public network.
     pub fn listening(&self) -> &[(Protocol, SocketAddr)] {
         &self.listening
     }
@@ -255,8 +296,10 @@ fn workers() -> usize {
 }
 
 fn listen(config: &ProxyConfig) -> Vec<(Protocol, SocketAddr)> {
-    let mut listen = vec![(Protocol::Udp, config.address), (Protocol::Tcp, config.address)];
+    let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
+    let mut listen: Vec<_> = config.address.into_iter().flat_map(both).collect();
     listen.extend(config.tls.as_ref().map(|tls| (Protocol::Tls, tls.address)));
+    listen.extend(config.adapter.iter().flat_map(|adapter| both(adapter.address)));
     listen
 }
 
@@ -295,36 +338,15 @@ fn leaves_from(bind: IpAddr, remote: &str) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
+/// An endpoint as people read it.
+fn shown(endpoint: &Endpoint) -> String {
+    let host = &endpoint.host;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    format!("{} {host}:{}", endpoint.transport, endpoint.port)
+}
+
 fn endpoint(protocol: Protocol, address: SocketAddr) -> Endpoint {
     Endpoint { transport: protocol.token().to_ascii_lowercase(), host: address.ip().to_string(), port: address.port() }
-}
-
-/// Hands the streams that peers open to the transports.
-async fn accept_streams(
-    network: &Network,
-) -> Result<(mpsc::Receiver<(PeerId, BoxedStream)>, JoinHandle<()>), ProxyError> {
-    let mut incoming = network.incoming_sip().await.map_err(ProxyError::Overlay)?;
-    let (sender, receiver) = mpsc::channel::<(PeerId, BoxedStream)>(STREAM_QUEUE);
-    let task = tokio::spawn(async move {
-        while let Some((peer, stream)) = incoming.recv().await {
-            if sender.send((peer, Box::new(stream))).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok((receiver, task))
-}
-
-/// Opens streams to peers of the overlay.
-struct Dialer(Network);
-
-#[async_trait]
-impl OverlayDialer for Dialer {
-    async fn open(&self, peer: PeerId, addresses: &[String]) -> io::Result<BoxedStream> {
-        let to = PeerInfo { peer, addresses: addresses.to_vec() };
-        let stream = self.0.open_sip(&to, OPEN_TIMEOUT).await.map_err(io::Error::other)?;
-        Ok(Box::new(stream))
-    }
 }
 
 /// What a proxy peer counts, for Prometheus.

@@ -246,8 +246,9 @@ impl Network {
         self.peer
     }
 
-    /// The addresses at which others reach this process, best first, as multiaddrs without a last `/p2p/` part. They
-    /// may change while it runs.
+    /// The addresses at which others reach this process, best first and no more than a record may have
+    /// ([`MAX_ADDRESSES`](crate::record::MAX_ADDRESSES)), as multiaddrs without a last `/p2p/` part. They may change
+    /// while it runs.
     pub fn addresses(&self) -> Vec<String> {
         self.shared.how_reached().0
     }

@@ -4,6 +4,7 @@ use std::{cmp::Reverse, time::Instant};
 
 use super::{Client, Engine, Located, Open, Output, What};
 use crate::{
+    name::InstanceId,
     proxy::{
         fork::{Action, Failure, Fork, Place, Target, Verdict},
         route::{Next, Plan},
@@ -37,6 +38,17 @@ pub(super) struct Answered {
     pub(super) server: ServerId,
     /// The way back, for when that is over.
     pub(super) back: Hop,
+    /// What an adapter changes in it.
+    pub(super) adapted: Option<Box<Adapted>>,
+}
+
+/// What an adapter changes in the responses of an attempt.
+#[derive(Debug)]
+pub(super) struct Adapted {
+    /// The phone of ours that answers.
+    pub(super) phone: Option<InstanceId>,
+    /// The Record-Route for the phone of ours that calls.
+    pub(super) record: Option<String>,
 }
 
 /// A request and what is tried for it.
@@ -49,6 +61,10 @@ pub(super) struct Context {
     pub(super) fork: Fork,
     /// The Request-URI of each target, where it is not the plan's.
     pub(super) uris: Vec<Option<std::sync::Arc<str>>>,
+    /// The phone of ours that each target is.
+    pub(super) targets: Vec<Option<InstanceId>>,
+    /// The phone of ours that each attempt went to.
+    pub(super) phones: Vec<Option<InstanceId>>,
     /// The client transaction of each attempt.
     clients: Vec<Option<ClientId>>,
     /// Questions that have not been answered.
@@ -71,7 +87,8 @@ impl Engine {
         self.counts.forwarded += 1;
         self.next += 1;
         let id = self.next;
-        let user = matches!(plan.next, Next::User { .. });
+        let user = matches!(plan.next, Next::User { .. } | Next::Proxy);
+        let here = self.here(&plan, &source);
         let what = self.what(&plan);
         let mut context = Context {
             server,
@@ -80,6 +97,8 @@ impl Engine {
             plan,
             fork: Fork::new(invite, self.config.patience),
             uris: Vec::new(),
+            targets: Vec::new(),
+            phones: Vec::new(),
             clients: Vec::new(),
             asked: 0,
             breadth: 0,
@@ -91,8 +110,10 @@ impl Engine {
         }
         self.contexts.insert(id, context);
         self.by_server.insert(server, id);
-        if user {
-            self.ask_for(id, Asked::User, what, now);
+        match here {
+            Some(located) => self.settle(id, Asked::User, located, now),
+            None if user => self.ask_for(id, Asked::User, what, now),
+            None => {}
         }
         self.follow(id, now);
     }
@@ -124,7 +145,15 @@ impl Engine {
     }
 
     fn settle(&mut self, id: u64, asked: Asked, located: Located, now: Instant) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let (located, phones) = match located {
+            Located::Groups(groups) => self.with_phones(groups, &context.plan),
+            other => (other, Vec::new()),
+        };
         let Some(context) = self.contexts.get_mut(&id) else { return };
+        if asked == Asked::User {
+            context.targets = phones;
+        }
         match (asked, located) {
             (Asked::User, Located::Groups(groups)) => {
                 // RFC 5393 §5.3: no more targets at a time than Max-Breadth; they share it.
@@ -215,6 +244,10 @@ impl Engine {
         let sent = self.forward(id, branch, hop, now);
         let Some(context) = self.contexts.get_mut(&id) else { return };
         context.clients.resize(attempt + 1, None);
+        context.phones.resize(attempt + 1, None);
+        if let Some(place) = context.phones.get_mut(attempt) {
+            *place = context.targets.get(branch).copied().flatten();
+        }
         match sent {
             Some(client) => {
                 if let Some(place) = context.clients.get_mut(attempt) {
@@ -243,18 +276,20 @@ impl Engine {
     fn pass_for(&mut self, id: u64, response: &Message, challenges: &[Message], now: Instant) {
         let Some(context) = self.contexts.get(&id) else { return };
         let (server, message, source) = (context.server, context.message.clone(), context.source.clone());
-        self.pass(server, response, challenges, now, || {
+        let record = self.record_for_phone(context);
+        self.pass(server, response, challenges, record.as_deref(), now, || {
             message.top_via().ok().map(|via| response_target(&via, &source))
         });
     }
 
-    /// Sends a response upstream, without our own Via (RFC 3261 §16.7 step 3). `back` is the way if the server
-    /// transaction is over.
+    /// Sends a response upstream, without our own Via (RFC 3261 §16.7 step 3), and with `record` as a Record-Route if
+    /// it may form a dialog. `back` is the way if the server transaction is over.
     pub(super) fn pass(
         &mut self,
         server: ServerId,
         response: &Message,
         challenges: &[Message],
+        record: Option<&str>,
         now: Instant,
         back: impl FnOnce() -> Option<Hop>,
     ) {
@@ -264,6 +299,9 @@ impl Engine {
             for value in challenges.iter().flat_map(|other| other.headers()).filter(|header| header.name == name) {
                 edit.append(name, value.value);
             }
+        }
+        if let Some(record) = record.filter(|_| response.status().is_some_and(|status| (101..300).contains(&status))) {
+            edit.append(Name::RecordRoute, record);
         }
         let bytes = edit.finish();
         if self.layer.respond(server, bytes.clone(), now).is_err()
@@ -292,7 +330,10 @@ impl Engine {
             match via.filter(|_| invite && context.fork.is_answered(attempt)) {
                 Some(via) => {
                     let back = response_target(&via, &context.source);
-                    let answered = Answered { server: context.server, back };
+                    let phone = context.phones.get(attempt).copied().flatten();
+                    let record = self.record_for_phone(&context);
+                    let adapted = (phone.is_some() || record.is_some()).then(|| Box::new(Adapted { phone, record }));
+                    let answered = Answered { server: context.server, back, adapted };
                     if let Some(found) = self.by_client.get_mut(client) {
                         *found = Client::Answered(Box::new(answered));
                     }

@@ -1,94 +1,13 @@
-//! Answering digest challenges (RFC 8760 for SIP, RFC 7616 for the computation).
+//! The user agent's side: a challenge comes in as a header's value, credentials go out as one.
 //!
-//! Pure: a challenge comes in as a header's value, credentials go out as one. Of several challenges of one realm the
-//! strongest is answered, not the topmost (RFC 8760 §2.4 leaves that to local policy). Whoever asks with an algorithm
-//! or a quality of protection that is not known here is not answered at all.
+//! Of several challenges of one realm the strongest is answered, not the topmost (RFC 8760 §2.4 leaves that to local
+//! policy). Whoever asks with an algorithm or a quality of protection that is not known here is not answered at all.
 
-use md5::Md5;
-use sha2::{Digest, Sha256, Sha512_256};
-
-use super::header;
+use super::{Algorithm, Asker, Protected, Qop, User, param, quotable, response};
+use crate::sip::header;
 
 /// Realms that one request is authorised for: every proxy on the way may have one.
 const MAX_REALMS: usize = 8;
-
-/// The hash that a challenge asks for, the weakest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Algorithm {
-    /// `MD5`, and what is meant without a name.
-    Md5,
-    /// `MD5-sess`.
-    Md5Sess,
-    /// `SHA-256`.
-    Sha256,
-    /// `SHA-256-sess`.
-    Sha256Sess,
-    /// `SHA-512-256`.
-    Sha512T256,
-    /// `SHA-512-256-sess`.
-    Sha512T256Sess,
-}
-
-impl Algorithm {
-    const ALL: [Self; 6] =
-        [Self::Md5, Self::Md5Sess, Self::Sha256, Self::Sha256Sess, Self::Sha512T256, Self::Sha512T256Sess];
-
-    /// The name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Md5 => "MD5",
-            Self::Md5Sess => "MD5-sess",
-            Self::Sha256 => "SHA-256",
-            Self::Sha256Sess => "SHA-256-sess",
-            Self::Sha512T256 => "SHA-512-256",
-            Self::Sha512T256Sess => "SHA-512-256-sess",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(name))
-    }
-
-    const fn is_session(self) -> bool {
-        matches!(self, Self::Md5Sess | Self::Sha256Sess | Self::Sha512T256Sess)
-    }
-
-    fn hash(self, parts: &[&[u8]]) -> String {
-        match self {
-            Self::Md5 | Self::Md5Sess => joined::<Md5>(parts),
-            Self::Sha256 | Self::Sha256Sess => joined::<Sha256>(parts),
-            Self::Sha512T256 | Self::Sha512T256Sess => joined::<Sha512_256>(parts),
-        }
-    }
-}
-
-/// The hash of the parts with colons between them, in lower-case hexadecimal.
-fn joined<D: Digest>(parts: &[&[u8]]) -> String {
-    let mut hash = D::new();
-    for (nth, part) in parts.iter().enumerate() {
-        if nth > 0 {
-            hash.update(b":");
-        }
-        hash.update(part);
-    }
-    data_encoding::HEXLOWER.encode(&hash.finalize())
-}
-
-/// Who asks: the server itself (401) or a proxy on the way (407).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
-    /// `WWW-Authenticate`, answered with `Authorization`.
-    Server,
-    /// `Proxy-Authenticate`, answered with `Proxy-Authorization`.
-    Proxy,
-}
-
-/// What is protected beside the request line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Qop {
-    Auth,
-    AuthInt,
-}
 
 /// A challenge that can be answered.
 ///
@@ -138,11 +57,7 @@ impl Challenge {
         if !challenge.scheme.eq_ignore_ascii_case("Digest") {
             return Err(DigestError::Scheme(challenge.scheme.chars().take(32).collect()));
         }
-        let get = |name: &str| {
-            let value = challenge.params().find(|param| param.name.eq_ignore_ascii_case(name))?.value?;
-            let value = std::str::from_utf8(value).ok()?;
-            Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
-        };
+        let get = |name: &str| param(&challenge, name);
         let owned = |name, why| get(name).map(str::to_owned).ok_or(DigestError::Malformed(why));
         let algorithm = match get("algorithm") {
             None => Algorithm::Md5,
@@ -189,27 +104,12 @@ impl Challenge {
     /// The credentials for one request. `count` is how often this nonce has been used, this time included.
     fn answer(&self, user: &User, request: &Protected<'_>, count: u32, cnonce: &str) -> String {
         let algorithm = self.algorithm;
-        let hash = |parts: &[&[u8]]| algorithm.hash(parts);
-        let username = quotable(&user.name);
-        let mut secret = hash(&[username.as_bytes(), self.realm.as_bytes(), user.password.as_bytes()]);
-        if algorithm.is_session() {
-            secret = hash(&[secret.as_bytes(), self.nonce.as_bytes(), cnonce.as_bytes()]);
-        }
-        let (method, uri) = (request.method.as_bytes(), request.uri.as_bytes());
-        let what = match self.qop {
-            Some(Qop::AuthInt) => hash(&[method, uri, hash(&[request.body]).as_bytes()]),
-            Some(Qop::Auth) | None => hash(&[method, uri]),
-        };
-        let qop = self.qop.map(|qop| match qop {
-            Qop::Auth => "auth",
-            Qop::AuthInt => "auth-int",
-        });
+        let qop = self.qop.map(Qop::as_str);
         let count = format!("{count:08x}");
-        let (secret, nonce, what) = (secret.as_bytes(), self.nonce.as_bytes(), what.as_bytes());
-        let response = match qop {
-            Some(qop) => hash(&[secret, nonce, count.as_bytes(), cnonce.as_bytes(), qop.as_bytes(), what]),
-            None => hash(&[secret, nonce, what]),
-        };
+        let ha1 = algorithm.ha1(&user.name, &self.realm, &user.password);
+        let protection = self.qop.map(|qop| (qop, count.as_str()));
+        let response = response(algorithm, &ha1, &self.nonce, cnonce, protection, request);
+        let username = quotable(&user.name);
         let mut value = format!(
             "Digest username=\"{username}\", realm=\"{}\", nonce=\"{}\", uri=\"{}\", response=\"{response}\", algorithm={}",
             self.realm,
@@ -228,37 +128,6 @@ impl Challenge {
         }
         value
     }
-}
-
-/// The text as it may stand between quotes.
-fn quotable(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"")
-}
-
-/// A user as a registrar or proxy knows it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct User {
-    /// The name in the realm.
-    pub name: String,
-    /// The password.
-    pub password: String,
-}
-
-impl std::fmt::Debug for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("User").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// The parts of a request that credentials protect.
-#[derive(Debug, Clone, Copy)]
-pub struct Protected<'a> {
-    /// Its method.
-    pub method: &'a str,
-    /// Its Request-URI.
-    pub uri: &'a str,
-    /// Its body.
-    pub body: &'a [u8],
 }
 
 /// What a user agent remembers of those that challenged it: one entry a realm.
@@ -385,7 +254,54 @@ mod tests {
         }
     }
 
-    /// RFC 7616 §3.9.2: the user name is given as it was registered; SHA-512-256 as FIPS 180-4 defines it.
+    /// RFC 7616 §3.9.2 with its erratum 4897: the RFC's own figure is that of a SHA-512 cut off, which no FIPS knows.
+    #[test]
+    fn the_example_with_sha_512_256_and_utf_8_comes_out() {
+        let challenge = "Digest realm=\"api@example.org\", qop=\"auth\", algorithm=SHA-512-256, \
+             nonce=\"5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK\", charset=UTF-8";
+        let cnonce = "NTg6RKcb9boFIAS3KrFK9BGeh+iDa/sm6jUMp2wds69v";
+        let mut keyring = keyring(user("J\u{e4}s\u{f8}n Doe", "Secret, or not?"), challenge, cnonce);
+        let value = &keyring.credentials(&Protected { method: "GET", uri: "/doe.json", body: b"" })[0].1;
+        assert_eq!(get(value, "response"), "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5");
+    }
+
+    /// RFC 2617 §3.5, and the calls to Bob of draft-smith-sipping-auth-examples.
+    #[test]
+    fn the_examples_of_rfc_2617_and_of_sip_come_out() {
+        let sdp = "v=0\r\no=bob 2890844526 2890844526 IN IP4 media.biloxi.com\r\ns=-\r\nc=IN IP4 media.biloxi.com\r\n\
+             t=0 0\r\nm=audio 49170 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\nm=video 51372 RTP/AVP 31\r\n\
+             a=rtpmap:31 H261/90000\r\nm=video 53000 RTP/AVP 32\r\na=rtpmap:32 MPV/90000\r\n";
+        let bob = (user("bob", "zanzibar"), "biloxi.com", "INVITE", "sip:bob@biloxi.com");
+        let mufasa = (user(MUFASA, "Circle Of Life"), "testrealm@host.com", "GET", "/dir/index.html");
+        for ((who, realm, method, uri), parameters, response) in [
+            (&mufasa, ", qop=\"auth,auth-int\"", "6629fae49393a05397450978507c4ef1"),
+            (&bob, "", "bf57e4e0d0bffc0fbaedce64d59add5e"),
+            (&bob, ", qop=\"auth\"", "89eb0059246c02b2f6ee02c7961d5ea3"),
+            (&bob, ", qop=\"auth,auth-int\", algorithm=MD5", "89eb0059246c02b2f6ee02c7961d5ea3"),
+            (&bob, ", qop=\"auth\", algorithm=MD5-sess", "e4e4ea61d186d07a92c9e1f6919902e9"),
+            (&bob, ", qop=\"auth-int\"", "bdbeebb2da6adb6bca02599c2239e192"),
+            (&bob, ", qop=\"auth-int\", algorithm=MD5-sess", "91984da2d8663716e91554859c22ca70"),
+        ] {
+            let challenge =
+                format!("Digest realm=\"{realm}\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\"{parameters}");
+            let request = Protected { method, uri, body: sdp.as_bytes() };
+            let value = &keyring(who.clone(), &challenge, "0a4f113b").credentials(&request)[0].1;
+            assert_eq!(get(value, "response"), response, "{parameters}");
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_counted_for_as_long_as_it_lives() {
+        let request = Protected { method: "REGISTER", uri: "sip:example.org", body: b"" };
+        let challenge = |nonce| format!("Digest realm=\"a\", qop=\"auth\", nonce=\"{nonce}\", stale=true");
+        let mut keyring = keyring(user("alice", "secret"), &challenge("1"), "c");
+        let counted = (0..11).map(|_| get(&keyring.credentials(&request)[0].1, "nc").to_owned()).collect::<Vec<_>>();
+        assert_eq!((counted[0].as_str(), counted[10].as_str()), ("00000001", "0000000b"));
+        keyring.challenged(Asker::Server, [challenge("2").as_bytes()], "d").unwrap();
+        assert_eq!(get(&keyring.credentials(&request)[0].1, "nc"), "00000001");
+    }
+
+    /// SHA-512-256 as FIPS 180-4 defines it.
     #[test]
     fn sha_512_256_is_the_hash_of_fips_180_4() {
         assert_eq!(
