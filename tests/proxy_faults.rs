@@ -96,7 +96,7 @@ fn a_source_that_floods_is_turned_away_and_others_are_served() {
         let members = world.world.members();
         bind(&bob, &members[0]).await;
         let mut config = proxy_config(&world, &members[PROXIES[0]]);
-        config.address = ([0, 0, 0, 0], 0).into();
+        config.address = Some(([0, 0, 0, 0], 0).into());
         config.rate = Rate { per_second: 20.0, burst: 50.0 };
         let proxy = Proxy::start(&members[PROXIES[0]], config).await.unwrap();
         let port = udp(&proxy).remote;

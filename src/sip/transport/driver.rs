@@ -419,11 +419,7 @@ impl Core {
                 _ = stop.changed() => return,
             }
             for _ in 0..UDP_TURN {
-                let Some((octets, source)) = reader.try_recv() else { break };
-                let Ok(message) = Message::parse(octets) else {
-                    self.shared.counters.lose(DropReason::Malformed);
-                    continue;
-                };
+                let Some((message, source)) = reader.try_message() else { break };
                 if let Some(tap) = &self.shared.tap {
                     tap.received(message.bytes());
                 }
