@@ -15,7 +15,7 @@ for user in anna berta alice; do
         --contact "sip:$user@192.0.2.11:5070"
 done
 gr=$(sed 's/.*"instance":"\([^"]*\)".*/\1/' <<<"$output")
-sipp_with answer-overlay -i 192.0.2.11 -p 5070 -key user alice -key gr "$gr" &
+sipp_with answer-overlay -i 192.0.2.11 -p 5070 -timeout 120 -key user alice -key gr "$gr" &
 phone=$!
 within 5 listens u 192.0.2.11:5070
 
