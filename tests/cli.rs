@@ -139,7 +139,10 @@ fn every_example_in_a_help_is_a_command_line_that_parses() {
             let words = words.collect::<Vec<_>>();
             // A lab's example is another tool in it.
             let used = cli::TOOLS.iter().find(|tool| tool.name == words[0]);
-            let parsed = used.unwrap_or_else(|| panic!("{}: no tool of ours", example.line)).command().try_get_matches_from(words);
+            let parsed = used
+                .unwrap_or_else(|| panic!("{}: no tool of ours", example.line))
+                .command()
+                .try_get_matches_from(words);
             assert!(parsed.is_ok(), "{}: {}", example.line, parsed.unwrap_err());
         }
     }

@@ -106,7 +106,7 @@ pub(super) struct Core {
     /// What has been found of services.
     catalogue: Catalogue,
     /// What its proxy peer tells of itself, for as long as there is one.
-    proxy: Mutex<Weak<proxy::Shared>>,
+    proxy: Mutex<Weak<proxy::Hub>>,
     request_timeout: Duration,
     started: UnixMs,
 }
@@ -345,6 +345,8 @@ impl Core {
     fn lookup_config(&self, timeout: Duration) -> LookupConfig {
         let mut config = LookupConfig::for_overlay(self.descriptor.limits()).within(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
+        // Whoever has met others and knows nobody any more is cut off.
+        config.founder = !self.network().table().has_met_anybody();
         config
     }
 
@@ -547,8 +549,8 @@ impl Core {
     }
 
     /// Tells of a proxy peer in the status from now on, until it ends.
-    pub(super) fn set_proxy(&self, shared: &Arc<proxy::Shared>) {
-        *lock(&self.proxy) = Arc::downgrade(shared);
+    pub(super) fn set_proxy(&self, hub: &Arc<proxy::Hub>) {
+        *lock(&self.proxy) = Arc::downgrade(hub);
     }
 
     /// Waits until what is held is on disk.

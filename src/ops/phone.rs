@@ -240,7 +240,7 @@ impl Phone {
                 let token = transaction::Token::of_number(token);
                 self.agent.transport_failed(token, error.hop(), &error.to_string(), Instant::now());
             }
-            transport::Event::Closed { flow } => self.agent.closed(flow, Instant::now()),
+            transport::Event::Closed { flow, .. } => self.agent.closed(flow, Instant::now()),
         }
     }
 

@@ -89,12 +89,14 @@ pub struct RoutingTable {
     peers: usize,
     /// Connected peers that take no part in routing.
     clients: BTreeSet<PeerId>,
+    /// Whether any peer was ever met.
+    met_anybody: bool,
 }
 
 impl RoutingTable {
     /// The empty table of the peer at `own`, with so many peers to a bucket.
     pub const fn new(own: Position, bucket_size: usize) -> Self {
-        Self { own, bucket_size, buckets: BTreeMap::new(), peers: 0, clients: BTreeSet::new() }
+        Self { own, bucket_size, buckets: BTreeMap::new(), peers: 0, clients: BTreeSet::new(), met_anybody: false }
     }
 
     fn bucket_of(&self, position: &Position) -> u32 {
@@ -117,6 +119,7 @@ impl RoutingTable {
         if position == self.own {
             return Heard::Myself;
         }
+        self.met_anybody |= met;
         if met {
             self.clients.remove(&info.peer);
         } else if self.clients.contains(&info.peer) {
@@ -251,6 +254,11 @@ impl SharedTable {
     /// Shares a table.
     pub fn new(table: RoutingTable) -> Self {
         Self(Arc::new(RwLock::new(table)))
+    }
+
+    /// Whether any peer was ever met, though it may have gone since.
+    pub fn has_met_anybody(&self) -> bool {
+        self.read().met_anybody
     }
 
     /// As [`RoutingTable::heard_of`].

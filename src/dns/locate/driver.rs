@@ -97,6 +97,11 @@ impl Locator {
         Ok(Search { locator: self.clone(), machine, running: FuturesUnordered::new() })
     }
 
+    /// The target of a query whose host is an address, at once. `None` of any other query, and of one without a target.
+    pub fn of_address(&self, query: &Query) -> Option<Target> {
+        Locate::of_address(query, &self.0.options)
+    }
+
     /// Looks for all targets.
     ///
     /// # Errors

@@ -197,15 +197,10 @@ impl Engine {
     }
 
     /// Records the adapter in what a phone gets to a request that forms a dialog: nearest to the phone, so last.
-    pub(super) fn record_for_phone(&self, edit: &mut Edit<'_>, response: &Message, context: &Context) {
-        let Some(phone) = &context.plan.phone else { return };
+    pub(super) fn record_for_phone(&self, context: &Context) -> Option<String> {
+        let phone = context.plan.phone.as_ref().filter(|_| may_form_a_dialog(&context.message))?;
         let to = context.source.way_back();
-        if response.status().is_some_and(|status| (101..300).contains(&status))
-            && may_form_a_dialog(&context.message)
-            && let Some(address) = self.sent_by(&to)
-        {
-            edit.append(Name::RecordRoute, Adapter::record_route(phone, to.protocol, &address));
-        }
+        Some(Adapter::record_route(phone, to.protocol, &self.sent_by(&to)?))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     name::OverlayId,
     proxy::fork::Place,
     sip::{
+        edit::Edit,
         transport::{FlowId, via_host},
         uri::SipUri,
     },
