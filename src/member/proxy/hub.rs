@@ -158,10 +158,9 @@ impl Hub {
     /// Lets all timers fire that are due; says when to come again, if ever.
     pub(super) fn on_timeout(self: &Arc<Self>) -> Option<Instant> {
         self.alarm.reset();
-        for shard in 0..self.shards.len() {
-            self.with(shard as u8, Engine::handle_timeout);
-        }
-        self.alarm.due()
+        let dues = (0..self.shards.len()).filter_map(|shard| self.run(shard as u8, Engine::handle_timeout));
+        let first = dues.min();
+        self.alarm.settle(first)
     }
 
     /// Waits until a timer is to fire sooner than [`Hub::on_timeout`] has said.
@@ -243,8 +242,8 @@ impl Hub {
         if message.status().is_some() {
             let via = message.top_via().ok();
             let parts = via.and_then(|via| Branch::read(via.branch()?.as_bytes()));
-            // That of a stranger's branch, if there is one, has never heard of it.
-            return parts.map_or(0, |parts| parts.shard);
+            // Of what is no branch of ours, any shard may say that nobody has asked for it.
+            return parts.map(|parts| parts.shard).filter(|shard| u64::from(*shard) < shards).unwrap_or(0);
         }
         let hash = self.keys.hash_one(message.header(Name::CallId).unwrap_or_default());
         u8::try_from(hash % shards).unwrap_or(0)
@@ -252,15 +251,20 @@ impl Hub {
 
     /// Tells an engine something, and does what it wants then.
     fn with(self: &Arc<Self>, shard: u8, tell: impl FnOnce(&mut Engine, Instant)) {
-        let Some(shard) = self.shards.get(usize::from(shard)) else { return };
+        if let Some(due) = self.run(shard, tell) {
+            self.alarm.set(due);
+        }
+    }
+
+    /// As [`Hub::with`]; the engine's next timer is left to the caller.
+    fn run(self: &Arc<Self>, shard: u8, tell: impl FnOnce(&mut Engine, Instant)) -> Option<Instant> {
+        let shard = self.shards.get(usize::from(shard))?;
         // What is sent under the lock leaves in the order in which the engine wants it.
         let mut engine = lock(shard);
         let now = Instant::now();
         tell(&mut engine, now);
         self.perform(&mut engine, now);
-        let due = engine.poll_timeout();
-        drop(engine);
-        self.alarm.set(due);
+        engine.poll_timeout()
     }
 
     /// Does everything that an engine wants done.
@@ -446,25 +450,59 @@ impl Alarm {
         self.at.store(u64::MAX, Ordering::SeqCst);
     }
 
+    /// All engines have been asked: `first` is what they have said.
+    fn settle(&self, first: Option<Instant>) -> Option<Instant> {
+        if let Some(first) = first {
+            self.at.fetch_min(self.micros(first), Ordering::SeqCst);
+        }
+        match self.at.load(Ordering::SeqCst) {
+            u64::MAX => None,
+            at => self.began.checked_add(Duration::from_micros(at)),
+        }
+    }
+
     /// An engine has something to do at that time.
-    fn set(&self, due: Option<Instant>) {
-        let Some(due) = due else { return };
-        let due = u64::try_from(due.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX - 1);
+    fn set(&self, due: Instant) {
+        let due = self.micros(due);
         // Mostly there is something to do sooner, and nobody to be woken.
         if due < self.at.load(Ordering::SeqCst) && due < self.at.fetch_min(due, Ordering::SeqCst) {
             self.hurry.notify_one();
         }
     }
 
-    fn due(&self) -> Option<Instant> {
-        match self.at.load(Ordering::SeqCst) {
-            u64::MAX => None,
-            at => self.began.checked_add(Duration::from_micros(at)),
-        }
+    fn micros(&self, due: Instant) -> u64 {
+        u64::try_from(due.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX - 1)
     }
 }
 
 /// A lock. What it holds is used on even if a holder has panicked: an engine that lost one request serves the others.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn only_a_sooner_timer_wakes_the_keeper_of_time() {
+        let began = Instant::now();
+        let alarm = Alarm::new(began);
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let woken = || alarm.hurry.notified().now_or_never().is_some();
+        alarm.reset();
+        assert_eq!((alarm.settle(Some(at(5))), woken()), (Some(at(5)), false), "what the keeper asks wakes nobody");
+        alarm.set(at(6));
+        assert!(!woken());
+        alarm.set(at(2));
+        assert!(woken() && !woken());
+        // What is said while the keeper asks is not lost.
+        alarm.reset();
+        alarm.set(at(3));
+        assert_eq!((alarm.settle(Some(at(4))), woken()), (Some(at(3)), true));
+        alarm.reset();
+        assert_eq!(alarm.settle(None), None);
+    }
 }
