@@ -302,7 +302,7 @@ fn what_cannot_be_called_is_said_before_anybody_is_asked() {
 }
 
 /// A proxy peer on a member of the world, with servers of the world's DNS, in which the overlay is found at it.
-fn proxy_peer(world: &TestWorld, member: usize) -> Proxy {
+pub fn proxy_peer(world: &TestWorld, member: usize) -> Proxy {
     let member = &world.world.members()[member];
     let overlay = world.world.descriptor().overlay();
     let resolver = Resolver::new(&[world.world.dns()]).unwrap();

@@ -311,6 +311,7 @@ fn calls() {
         parties: vec![PartyView { name: "alice".to_owned(), address: "127.0.0.1:5060".to_owned() }],
         messages: vec![message(None), message(Some(200))],
         hops: vec![hop],
+        asked: Vec::new(),
     };
     let answered = CallOutcome {
         status: CallStatus::Answered,

@@ -1,8 +1,7 @@
 //! `p2p-invite`: test calls.
 
-use std::{ffi::OsString, path::Path, process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
-use anyhow::anyhow;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
 use super::{
@@ -16,12 +15,12 @@ use super::{
         milliseconds,
         table::{Cell, Grid, Tone},
     },
+    password,
     runtime::{self, Ending, Threads},
     settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::{
-    kind::Kind,
     ops::{
         CaptureRequest,
         call::{CallOutcome, CallProgress, CallStatus},
@@ -29,9 +28,6 @@ use crate::{
     },
     sip::digest::User,
 };
-
-/// Longest password file read, in bytes.
-const MAX_PASSWORD: usize = 1_024;
 
 /// `p2p-invite` as its help and manual describe it.
 pub const TOOL: Tool = Tool {
@@ -138,7 +134,8 @@ pub(super) struct CaptureArgs {
 impl CaptureArgs {
     /// As the use cases want it. Of JSON the flow is part.
     pub(super) fn request(&self, env: &Env) -> CaptureRequest {
-        CaptureRequest { flow: self.ladder, pcap: self.pcap.as_ref().map(|path| env.directory().join(path)) }
+        let pcap = self.pcap.as_ref().map(|path| env.directory().join(path));
+        CaptureRequest { flow: self.ladder, pcap, tap: None }
     }
 }
 
@@ -242,19 +239,7 @@ fn user(args: &Args, from: Option<&str>, env: &Env) -> Result<Option<User>, Fail
         }
         (None, None) => return Err(Failure::usage("--password-file: whose? give --auth-user or --from")),
     };
-    Ok(Some(User { name, password: password(&env.directory().join(path))? }))
-}
-
-/// The first line of a file.
-fn password(path: &Path) -> Result<String, Failure> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(Kind::Usage, error).context(format!("--password-file: cannot read {shown}")))?;
-    let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() || line.len() > MAX_PASSWORD {
-        return Err(Failure::new(Kind::Usage, anyhow!("--password-file: the first line of {shown} is no password")));
-    }
-    Ok(line.to_owned())
+    Ok(Some(User { name, password: password::of_file(&env.directory().join(path))? }))
 }
 
 /// Prints each outcome and keeps what the exit code follows from.
@@ -384,6 +369,7 @@ fn listing(outcome: &CallOutcome) -> Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Kind;
 
     fn outcome(status: CallStatus) -> CallOutcome {
         CallOutcome {

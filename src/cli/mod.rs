@@ -22,6 +22,8 @@ mod lines;
 mod locate;
 mod logging;
 mod output;
+mod password;
+mod public;
 mod runtime;
 mod service_manager;
 mod settings;

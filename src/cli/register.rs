@@ -16,6 +16,7 @@ use super::{
         span,
         table::{Cell, Grid, Tone},
     },
+    public::{self, PublicArgs},
     runtime::{self, Ending, Stayed, Threads},
     settings::{self, Settings, Sourced},
     tool::{self, Example, Tool, ToolArgs},
@@ -25,6 +26,7 @@ use crate::{
     name::Aor,
     ops::{
         outcome::{RegisterOutcome, RegisterStatus},
+        public::PublicRequest,
         register::{RegisterRequest, register},
     },
 };
@@ -38,13 +40,14 @@ pub const TOOL: Tool = Tool {
     description: &[
         "Stores a record in the overlay that binds the user to contacts, signed with the key of this device, and reads it back. Without --contact, the contact is the member that runs on this machine.",
         "Each device of a user has a record of its own; registering again replaces that of this device and no other. The members that accepted the record keep it alive until it expires.",
+        "With --public, the user is registered with the registrar of a public address as well (draft §4.2): what that address is bound to is the user's overlay URL, sip:USER@OVERLAY, and REGISTER goes through a proxy peer. Without --contact, what this device has registered in the overlay stays as it is. --remove takes the public binding out only if no other device of the user is registered. A password is read from a file or a file descriptor, or asked for at the terminal.",
         "With --stay the registration is refreshed until Ctrl-C (exit 130) or SIGTERM (exit 0); then it is left to expire. A second signal ends at once.",
     ],
     exits: &[
         (0, "registered or removed"),
-        (1, "refused"),
+        (1, "refused, by the registrar too"),
         (2, "wrong usage"),
-        (3, "nobody to ask"),
+        (3, "nobody to ask, or no answer from the registrar"),
         (4, "refused as not to be trusted"),
         (5, "local failure"),
     ],
@@ -53,6 +56,10 @@ pub const TOOL: Tool = Tool {
         Example { line: "p2p-register --contact sip:alice@192.0.2.7:5060", does: "P2PSIP_AOR is at a phone" },
         Example { line: "p2p-register --expires 600 --stay", does: "refresh until Ctrl-C" },
         Example { line: "p2p-register --remove", does: "this device is gone" },
+        Example {
+            line: "p2p-register --public sip:alice@example.org --password-file pw --stay",
+            does: "and her well-known address leads to her",
+        },
     ],
     bare: Args::command,
 };
@@ -82,6 +89,9 @@ struct Args {
     remove: bool,
 
     #[command(flatten)]
+    public: PublicArgs,
+
+    #[command(flatten)]
     access: AccessArgs,
 
     #[command(flatten)]
@@ -108,6 +118,10 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         let settings = Settings::read(&args.home, env)?;
         let request = request(&args, &settings)?;
         let access = settings.access(&args.access, None)?;
+        if let Some(at) = &args.public.public {
+            let request = public_request(&args, at, request, env, output)?;
+            return public::run(&access, &request, output);
+        }
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         progress.doing(|| format!("registering {}", request.aor));
@@ -147,6 +161,22 @@ fn request(args: &Args, settings: &Settings) -> Result<RegisterRequest, Failure>
     let aor = user(args.aor.as_deref(), args.access.overlay.as_deref(), settings)?;
     let (contacts, expires) = binding(&args.contact, args.expires.as_deref())?;
     Ok(RegisterRequest { aor, contacts, expires, remove: args.remove, stay: args.stay })
+}
+
+/// The same for a public registration.
+fn public_request(
+    args: &Args,
+    public: &str,
+    inside: RegisterRequest,
+    env: &Env,
+    output: &mut Output<'_, '_>,
+) -> Result<PublicRequest, Stop> {
+    settings::option("--public", public, check::sip_contact)?;
+    let RegisterRequest { aor, contacts, expires, remove, stay } = inside;
+    PublicRequest::check(public, &aor)?;
+    let io = output.io();
+    let user = public::user(&args.public, public, env, io.owns_process && io.stdin_is_terminal)?;
+    Ok(PublicRequest { aor, public: public.to_owned(), contacts, expires, user, remove, stay, tap: None })
 }
 
 /// The user that is meant: given, else the configured one, and one of the overlay.

@@ -15,7 +15,7 @@ use crate::{
 /// How long opening a stream may take, dialling included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams that wait to be taken over by the transports.
-const ACCEPT_QUEUE: usize = 16;
+const ACCEPT_QUEUE: usize = 64;
 
 /// The streams for SIP of a swarm, both ways: of a member's, or of a client's that listens. From now on the swarm
 /// accepts them, and hands them to the last one who asked.

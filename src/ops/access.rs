@@ -346,6 +346,15 @@ impl Access {
         Ok(network)
     }
 
+    /// A swarm with an identity of its own that only opens streams, and answers over these.
+    pub(super) async fn visitor(&self, descriptor: &Descriptor, key: &SecretKey) -> Result<Network, OpsError> {
+        let mut config = NetworkConfig::client(descriptor.overlay().clone(), descriptor.hash(), self.timeout);
+        config.quic = true;
+        let (network, bound) = Network::bind(config, key).await?;
+        bound.run(Arc::new(Deaf));
+        Ok(network)
+    }
+
     /// A swarm with an identity and addresses of its own that belongs to nobody's routing table: it takes SIP streams.
     pub(super) async fn listener(
         &self,

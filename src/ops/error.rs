@@ -213,6 +213,14 @@ pub enum OpsError {
         /// What is wrong with it.
         why: String,
     },
+    /// A URI that no public registrar can bind.
+    #[error("'{text}' is no public address: {why}; write one like sip:alice@example.org")]
+    PublicAor {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A contact that is no SIP URI.
     #[error("'{text}' is not a contact: {why}; write one like sip:alice@192.0.2.1:5060")]
     Contact {
@@ -251,6 +259,7 @@ impl OpsError {
             | Self::NoCredentials { .. }
             | Self::TooLong { .. }
             | Self::PublicUri { .. }
+            | Self::PublicAor { .. }
             | Self::Contact { .. } => Kind::Usage,
             Self::UnknownDescriptor { .. } | Self::DescriptorChanged { .. } | Self::ForgedDescriptor { .. } => {
                 Kind::Untrusted

@@ -5,11 +5,11 @@ use super::{
     finder::Inside,
     join::{JoinRequest, listen_addresses},
     lookup::Lookups,
-    phone::overlay_port,
     presence::Presence,
 };
 use crate::{
     identity::SecretKey,
+    member::sip_streams,
     name::{Aor, PeerId, ResourceName},
     overlay::swarm::Network,
     record::{Contact, MAX_Q},
@@ -21,6 +21,11 @@ pub(super) struct Stay {
     /// The swarm ends with it.
     pub(super) network: Network,
     pub(super) presence: Presence,
+}
+
+/// SIP over the streams of a swarm of our own.
+pub(super) async fn overlay_port(network: &Network) -> Result<OverlayPort, OpsError> {
+    sip_streams(network).await.map_err(|error| OpsError::Ask { peer: "this process".to_owned(), error })
 }
 
 /// Enters the overlay. The peer id is a new one: nobody else has it, whatever runs on this machine with the same home.
@@ -38,7 +43,7 @@ pub(super) async fn enter(
     let key = SecretKey::generate()?;
     let listen = listen_addresses(&access, &JoinRequest::default());
     let network = access.listener(&descriptor, listen, &key).await?;
-    let port = overlay_port(&network, access.timeout).await?;
+    let port = overlay_port(&network).await?;
     let info = network.myself();
     let contact = Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q };
     let presence = Presence::begin(&access, &mut lookups, aor, contact, !callee).await?;

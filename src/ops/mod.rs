@@ -19,9 +19,11 @@ pub mod outcome;
 mod phone;
 pub mod pin;
 mod presence;
+pub mod public;
 pub mod publish;
 mod race;
 pub mod register;
+pub mod softphone;
 mod view;
 
 pub use access::{Access, Family, ViaChoice};

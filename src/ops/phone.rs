@@ -7,10 +7,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
@@ -22,28 +21,26 @@ use super::{
     join::has_ipv6,
 };
 use crate::{
-    client::PeerInfo,
     dns::Family,
     kind::Kind,
     name::PeerId,
-    overlay::swarm::Network,
     sip::{
         Message,
         capture::{Captured, PcapWriter},
         edit::Edit,
+        tap::Tap,
         transaction,
         transport::{
-            self, BoxedStream, Hop, MAX_DATAGRAM, OverlayDialer, OverlayPort, Protocol, Remote, Source, Transports,
-            over_tcp, overlay::via_host,
+            self, Hop, MAX_DATAGRAM, OverlayPort, Protocol, Remote, Source, Transports, over_tcp, overlay::via_host,
         },
     },
-    ua::{Agent, AgentConfig, CallId, Event, LocateId, Output, Way},
+    ua::{Agent, AgentConfig, CallId, Event, LocateId, Output, RegisterEvent, Way},
 };
 
+/// How often a connection of ours is kept alive, so that its end is noticed (RFC 5626 §3.5.1).
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Messages kept for the ladder; of a longer run the first ones.
 const MAX_CAPTURED: usize = 20_000;
-/// Streams that peers have opened and nobody has looked at.
-const INCOMING: usize = 16;
 
 /// A question for next hops, and its answer.
 type Search = (LocateId, Result<Vec<Found>, NotFound>);
@@ -55,6 +52,8 @@ pub struct CaptureRequest {
     pub flow: bool,
     /// Write them to this file as well.
     pub pcap: Option<PathBuf>,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 /// A user agent that runs.
@@ -67,6 +66,7 @@ pub(super) struct Phone {
     peer: Option<PeerId>,
     tape: Tape,
     happened: VecDeque<(CallId, Event)>,
+    registered: VecDeque<RegisterEvent>,
     /// What sort of failure the last search for a next hop was.
     not_found: Option<Kind>,
     /// The same of the last message that could not be sent.
@@ -88,12 +88,14 @@ impl Phone {
         config: AgentConfig,
         listen: Vec<(Protocol, SocketAddr)>,
         overlay: Option<(PeerId, OverlayPort)>,
-        finder: Finder,
+        finder: impl Into<Arc<Finder>>,
         capture: &CaptureRequest,
     ) -> Result<Self, OpsError> {
         let tape = Tape::new(capture)?;
         let (peer, overlay) = overlay.unzip();
-        let config_of = transport::Config { listen, overlay, ..transport::Config::default() };
+        let limits = transport::Limits { keep_alive: Some(KEEP_ALIVE), ..transport::Limits::default() };
+        let tap = capture.tap.clone();
+        let config_of = transport::Config { listen, overlay, limits, tap, ..transport::Config::default() };
         let transport::Bound { transports, events, udp } = Transports::bind(config_of)?;
         let socket = |why: io::Error| transport::TransportError::Listen {
             protocol: Protocol::Udp,
@@ -105,11 +107,12 @@ impl Phone {
             agent: Agent::new(config, Instant::now()),
             transports,
             events,
-            finder: Arc::new(finder),
+            finder: finder.into(),
             finding: FuturesUnordered::new(),
             peer,
             tape,
             happened: VecDeque::new(),
+            registered: VecDeque::new(),
             not_found: None,
             not_sent: None,
         })
@@ -150,6 +153,22 @@ impl Phone {
         }
     }
 
+    /// The next thing that happens to a binding at a registrar. Safe to drop and call again.
+    pub(super) async fn next_registration(&mut self) -> RegisterEvent {
+        loop {
+            self.drain();
+            if let Some(happened) = self.registered.pop_front() {
+                return happened;
+            }
+            self.step().await;
+        }
+    }
+
+    /// What has happened to bindings meanwhile.
+    pub(super) fn take_registration(&mut self) -> Option<RegisterEvent> {
+        self.registered.pop_front()
+    }
+
     /// Lets what is still to be sent be sent, and late messages be answered, until `deadline` at the latest.
     pub(super) async fn settle(&mut self, deadline: Instant) {
         while !self.agent.is_idle() {
@@ -186,6 +205,7 @@ impl Phone {
                     self.finding.push(Box::pin(async move { (id, finder.find(&uri, outbound).await) }));
                 }
                 Output::Event { call, event } => self.happened.push_back((call, event)),
+                Output::Registration { event, .. } => self.registered.push_back(event),
             }
         }
     }
@@ -220,7 +240,7 @@ impl Phone {
                 let token = transaction::Token::of_number(token);
                 self.agent.transport_failed(token, &error.to_string(), Instant::now());
             }
-            transport::Event::Closed { .. } => {}
+            transport::Event::Closed { flow } => self.agent.closed(flow, Instant::now()),
         }
     }
 
@@ -312,35 +332,6 @@ pub(super) fn any_port(family: Family) -> Vec<(Protocol, SocketAddr)> {
     };
     let both = |ip| [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, SocketAddr::new(ip, 0)));
     addresses.into_iter().flat_map(both).collect()
-}
-
-/// SIP over the streams of a swarm.
-pub(super) async fn overlay_port(network: &Network, timeout: std::time::Duration) -> Result<OverlayPort, OpsError> {
-    let refused = |error| OpsError::Ask { peer: "this process".to_owned(), error };
-    let mut streams = network.incoming_sip().await.map_err(refused)?;
-    let (sender, incoming) = mpsc::channel::<(PeerId, BoxedStream)>(INCOMING);
-    tokio::spawn(async move {
-        while let Some((peer, stream)) = streams.recv().await {
-            if sender.send((peer, Box::new(stream))).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(OverlayPort { dialer: Box::new(Dialer { network: network.clone(), timeout }), incoming })
-}
-
-struct Dialer {
-    network: Network,
-    timeout: std::time::Duration,
-}
-
-#[async_trait]
-impl OverlayDialer for Dialer {
-    async fn open(&self, peer: PeerId, addresses: &[String]) -> io::Result<BoxedStream> {
-        let to = PeerInfo { peer, addresses: addresses.to_vec() };
-        let stream = self.network.open_sip(&to, self.timeout).await.map_err(io::Error::other)?;
-        Ok(Box::new(stream))
-    }
 }
 
 impl Tape {

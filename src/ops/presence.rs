@@ -14,7 +14,7 @@ use crate::{
     clock::UnixMs,
     identity::{Certificate, Descriptor, Home, SecretKey},
     kind::Kind,
-    name::{Aor, ResourceName},
+    name::{Aor, OverlayId, ResourceName},
     record::{Body, Contact, MAX_CONTACTS, MAX_Q, Payload, TOMBSTONE_GRACE, seal},
 };
 
@@ -64,6 +64,11 @@ impl Presence {
         let mut presence = Self { access, aor, home, key, certificate, descriptor, desk, contacts, before };
         presence.refresh().await?;
         Ok(presence)
+    }
+
+    /// The overlay.
+    pub(super) fn overlay(&self) -> &OverlayId {
+        self.descriptor.overlay()
     }
 
     /// The URI that reaches this device and no other.
@@ -124,7 +129,7 @@ fn behind(contact: &Contact) -> Contact {
 }
 
 /// The contacts of a record that was looked up.
-fn contacts_of(record: &RecordView) -> Vec<Contact> {
+pub(super) fn contacts_of(record: &RecordView) -> Vec<Contact> {
     let contacts = record.contacts.iter().map(|contact| {
         // From 0 to 1 in thousandths: nothing is lost.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

@@ -19,7 +19,7 @@ use crate::{
     identity::{Certificate, Descriptor, Home, Policy, SecretKey},
     name::{Aor, ResourceName},
     overlay::{socket::SocketClient, swarm::Network},
-    record::{Body, Contact, MAX_Q, Payload, TOMBSTONE_GRACE, seal},
+    record::{Body, Contact, MAX_CONTACTS, MAX_Q, Payload, TOMBSTONE_GRACE, seal},
 };
 
 /// What is to be registered.
@@ -49,13 +49,13 @@ pub async fn register(
 ) -> Result<(), OpsError> {
     tokio::pin!(shutdown);
     let mut registrar = tokio::select! {
-        registrar = Registrar::new(access, request) => registrar?,
+        registrar = Registrar::new(access, request, Vec::new()) => registrar?,
         () = &mut shutdown => return Ok(()),
     };
     let mut started = Instant::now();
     loop {
         let outcome = tokio::select! {
-            outcome = registrar.register(started) => outcome?,
+            outcome = registrar.store(request.remove, started) => outcome?,
             () = &mut shutdown => break,
         };
         // Halfway leaves time for a second try before the binding is lost (RFC 3261 §10.2.4 leaves it to the UA).
@@ -119,21 +119,33 @@ impl Desk {
 }
 
 /// Everything that a registration needs.
-struct Registrar<'a> {
+pub(super) struct Registrar<'a> {
     access: &'a Access,
     request: &'a RegisterRequest,
     home: Home,
     key: SecretKey,
     certificate: Option<Certificate>,
     descriptor: std::sync::Arc<Descriptor>,
-    contacts: Vec<Contact>,
-    lifetime: Duration,
-    desk: Desk,
+    /// What the device is bound to.
+    pub(super) contacts: Vec<Contact>,
+    /// What it is bound to for as long as this process runs.
+    pub(super) guest: Option<Contact>,
+    pub(super) lifetime: Duration,
+    pub(super) desk: Desk,
 }
 
 impl<'a> Registrar<'a> {
-    async fn new(access: &'a Access, request: &'a RegisterRequest) -> Result<Self, OpsError> {
+    /// Finds who takes the record, and what goes into it: the contacts that are given, else those to be `kept`, else the
+    /// member on this machine.
+    pub(super) async fn new(
+        access: &'a Access,
+        request: &'a RegisterRequest,
+        kept: Vec<Contact>,
+    ) -> Result<Self, OpsError> {
         let mut contacts = request.contacts.iter().map(|text| sip_contact(text)).collect::<Result<Vec<_>, _>>()?;
+        if contacts.is_empty() {
+            contacts = kept;
+        }
         // What can be known to be wrong is said before anybody is asked: first another overlay's name, then the rest.
         match (&access.overlay, access.local_descriptor()?) {
             (_, Some(known)) => request.aor.check_overlay(known.descriptor.overlay())?,
@@ -160,32 +172,37 @@ impl<'a> Registrar<'a> {
             };
             contacts.push(Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q });
         }
-        Ok(Self { access, request, home, key, certificate, descriptor, contacts, lifetime, desk })
+        Ok(Self { access, request, home, key, certificate, descriptor, contacts, guest: None, lifetime, desk })
     }
 
-    /// Makes a record, has it stored, and says what became of it.
-    async fn register(&mut self, started: Instant) -> Result<RegisterOutcome, OpsError> {
+    /// Makes a record, or one that removes it, has it stored, and says what became of it.
+    pub(super) async fn store(&mut self, remove: bool, started: Instant) -> Result<RegisterOutcome, OpsError> {
         let now = UnixMs::now();
         let sequence = self.home.next_sequence(now)?;
-        let (body, expires) = if self.request.remove {
+        let contacts = if remove {
+            Vec::new()
+        } else {
+            let room = MAX_CONTACTS - usize::from(self.guest.is_some());
+            self.contacts.iter().take(room).chain(&self.guest).cloned().collect()
+        };
+        let (body, expires) = if remove {
             // It has to outlive whatever it removes, at storers that were absent too.
             let longest = Duration::from_secs(u64::from(self.descriptor.limits().max_lifetime_s));
             (Body::Removed, UnixMs(sequence).after(longest + TOMBSTONE_GRACE))
         } else {
-            (Body::User { contacts: self.contacts.clone() }, UnixMs(sequence).after(self.lifetime))
+            (Body::User { contacts: contacts.clone() }, UnixMs(sequence).after(self.lifetime))
         };
         let name = ResourceName::User(self.request.aor.clone());
         let envelope = seal(&Payload { name, sequence, expires, body }, &self.key, self.certificate.as_ref())?;
         let put = Put { envelope: envelope.into(), timeout_ms: view::milliseconds(self.access.timeout) };
         let (reply, via) = self.desk.hand_in(self.access, put).await?;
-        let status = match (&reply, self.request.remove) {
+        let status = match (&reply, remove) {
             (reply, false) if !reply.stored.is_empty() => RegisterStatus::Registered,
             (reply, true) if !reply.stored.is_empty() => RegisterStatus::Removed,
             (reply, _) if !reply.refused.is_empty() => RegisterStatus::Refused,
             _ => RegisterStatus::NobodyToAsk,
         };
         let instance = self.key.instance();
-        let shown = if self.request.remove { &[][..] } else { &self.contacts };
         Ok(RegisterOutcome {
             status,
             aor: self.request.aor.to_string(),
@@ -194,7 +211,7 @@ impl<'a> Registrar<'a> {
             sequence,
             expires_at_ms: expires,
             expires_in_ms: view::milliseconds(expires.since(now)),
-            contacts: shown.iter().map(|contact| view::contact(contact, &self.request.aor, &instance)).collect(),
+            contacts: contacts.iter().map(|contact| view::contact(contact, &self.request.aor, &instance)).collect(),
             via,
             stored: reply.stored,
             refused: reply.refused.iter().map(view::rejected).collect(),
@@ -205,7 +222,8 @@ impl<'a> Registrar<'a> {
         })
     }
 
-    async fn stop(self) {
+    /// Ends the member of our own, if there is one.
+    pub(super) async fn stop(self) {
         if let Desk::Member(running) = self.desk {
             running.member.stop().await;
         }

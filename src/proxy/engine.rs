@@ -126,6 +126,13 @@ pub enum Output {
         /// The user that it claims to be, if any.
         claimed: Option<Aor>,
     },
+    /// Answer a REGISTER: [`Engine::respond`]. Only a [domain's](Engine::of_domain) engine says so.
+    Register {
+        /// Its transaction.
+        server: ServerId,
+        /// The request.
+        message: Message,
+    },
     /// Write the routing record of an adapter's phone, or take it out: [`Engine::published`].
     Publish {
         /// The phone.
@@ -181,6 +188,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     counts: Counts,
     draining: bool,
+    /// Whether this is the server of a conventional domain, and no proxy peer.
+    domain: bool,
 }
 
 impl Engine {
@@ -199,8 +208,15 @@ impl Engine {
             outputs: VecDeque::new(),
             counts: Counts::default(),
             draining: false,
+            domain: false,
             config,
         }
+    }
+
+    /// The same core as the server of a conventional domain, whose name stands in place of the overlay identifier: it
+    /// hands out what its registrar is to answer, and records the path of every dialog.
+    pub fn of_domain(config: Config, now: Instant) -> Self {
+        Self { domain: true, ..Self::new(config, now) }
     }
 
     /// Takes a message from the network.
@@ -243,6 +259,13 @@ impl Engine {
             Some(open) => _ = self.open.insert(question, open),
             None => {}
         }
+        self.work(now);
+    }
+
+    /// Answers a request that was handed out.
+    pub fn respond(&mut self, server: ServerId, response: Bytes, now: Instant) {
+        // That it is over already is no matter: whoever asked has given up.
+        let _ = self.layer.respond(server, response, now);
         self.work(now);
     }
 
@@ -425,7 +448,11 @@ impl Engine {
             return self.from_phone(server, message, source, now);
         }
         let overlay = source.protocol == Protocol::Overlay && !self.is_at_its_end(&message);
-        let origin = if overlay { Origin::Stream } else { Origin::Public };
+        let origin = match overlay {
+            _ if self.domain => Origin::Domain,
+            true => Origin::Stream,
+            false => Origin::Public,
+        };
         self.decide(server, message, source, origin, now);
     }
 
@@ -453,6 +480,7 @@ impl Engine {
                     .finish();
                 self.answer(server, 200, ok, now);
             }
+            (Decision::Register, Some(server)) => self.outputs.push_back(Output::Register { server, message }),
             (Decision::Identify { claimed }, server) => {
                 let Remote::Peer(peer) = source.remote else { return };
                 match self.ask(Open::Identity { server, message, source }) {
@@ -472,7 +500,7 @@ impl Engine {
                 }
             }
             // Nothing answers an ACK.
-            (Decision::Reject(_) | Decision::Answer, None) => self.counts.dropped += 1,
+            (Decision::Reject(_) | Decision::Answer | Decision::Register, None) => self.counts.dropped += 1,
         }
     }
 

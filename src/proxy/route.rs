@@ -17,6 +17,9 @@
 //!
 //! *From a member* is what came over an overlay stream whose peer is a contact in a live, verified routing record; if
 //! the From is a user of the overlay, in that user's. An overlay stream that is not is answered 403 wherever it matters.
+//!
+//! The same core serves a conventional domain ([`Origin::Domain`]): as from outside, but REGISTER goes to the registrar,
+//! and what is in a dialog that was routed through here goes on to wherever its Route leads.
 
 use std::net::SocketAddr;
 
@@ -55,6 +58,8 @@ pub enum Origin<'a> {
     Stream,
     /// An overlay stream whose peer is a contact of these users, by live and verified records. None: of nobody.
     Peer(&'a [Aor]),
+    /// Anywhere, where this is the server of a conventional domain.
+    Domain,
 }
 
 /// What becomes of a request.
@@ -69,6 +74,8 @@ pub enum Decision {
         /// The user that it claims to be, if it claims to be one of the overlay.
         claimed: Option<Aor>,
     },
+    /// Hand it to the registrar of the domain that this is the server of.
+    Register,
     /// Pass it on.
     Forward(Plan),
 }
@@ -242,13 +249,13 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         let next = route.uri.sip().ok_or_else(unsupported_scheme)?;
         plan.secure |= next.secure;
         plan.next = Next::Route { uri: next.as_str().to_owned(), strict: !next.is_loose_router() };
-        admit(message, origin, realm, true)?;
+        admit(message, origin, realm, !is_on_its_way(message, origin, strip))?;
         return Ok(Decision::Forward(plan));
     }
     let uri = uri.sip().ok_or_else(unsupported_scheme)?;
     let maddr = uri.maddr().map(|maddr| realm.serves(&maddr, uri));
     if maddr == Some(false) || maddr.is_none() && !realm.is_ours(uri) {
-        admit(message, origin, realm, true)?;
+        admit(message, origin, realm, !is_on_its_way(message, origin, strip))?;
         return Ok(Decision::Forward(plan));
     }
     if !realm.is_ours(uri) {
@@ -257,6 +264,9 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         (plan.request_uri, plan.next) = (Some(uri.clone()), Next::RequestUri(uri));
         admit(message, origin, realm, true)?;
         return Ok(Decision::Forward(plan));
+    }
+    if method == Method::Register && origin == Origin::Domain {
+        return Ok(Decision::Register);
     }
     if method == Method::Register {
         // Inside, users register in the overlay itself (draft §4.1).
@@ -280,6 +290,11 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
     Ok(Decision::Forward(plan))
 }
 
+/// Whether this is in a dialog whose path a domain's server has recorded: then it goes on, whoever sends it.
+fn is_on_its_way(message: &Message, origin: Origin<'_>, own_routes: usize) -> bool {
+    origin == Origin::Domain && own_routes > 0 && message.to().is_ok_and(|to| to.tag().is_some())
+}
+
 /// Whether the sender may have this passed on; `leaves`: to another domain.
 #[allow(clippy::result_large_err)]
 fn admit(message: &Message, origin: Origin<'_>, realm: &Realm, leaves: bool) -> Result<(), Decision> {
@@ -287,7 +302,8 @@ fn admit(message: &Message, origin: Origin<'_>, realm: &Realm, leaves: bool) -> 
     let from = from.uri.sip().and_then(|from| realm.user(from));
     let refusal = match (origin, from) {
         (Origin::Public, _) if leaves => "Relaying Is for Members",
-        (Origin::Public, _) => return Ok(()),
+        (Origin::Domain, _) if leaves => "Relaying Denied",
+        (Origin::Public | Origin::Domain, _) => return Ok(()),
         (Origin::Stream, from) if leaves || from.is_some() => {
             return Err(Decision::Identify { claimed: realm.claimed(message) });
         }

@@ -4,7 +4,8 @@
 //! early ones for one INVITE, told apart by the tag of To.
 
 use super::{
-    Draft, Message, Method, ParseError,
+    Message, Method, ParseError,
+    compose::Request,
     header::{Contact, Name, NameAddr},
     uri::{SipUri, Uri},
 };
@@ -162,23 +163,23 @@ impl Dialog {
     }
 
     /// The next request of ours in the dialog, numbered (RFC 3261 §12.2.1.1).
-    pub fn request(&mut self, method: Method<'_>) -> Draft {
+    pub fn request(&mut self, method: Method<'_>) -> Request {
         self.local_cseq = self.local_cseq.saturating_add(1);
         self.numbered(method, self.local_cseq)
     }
 
     /// The ACK of a 2xx to our INVITE with this number (RFC 3261 §13.2.2.4).
-    pub fn ack(&self, invite: u32) -> Draft {
+    pub fn ack(&self, invite: u32) -> Request {
         self.numbered(Method::Ack, invite)
     }
 
-    fn numbered(&self, method: Method<'_>, number: u32) -> Draft {
+    fn numbered(&self, method: Method<'_>, number: u32) -> Request {
         let (uri, routes) = self.path();
-        let mut draft = Draft::new(method, uri);
+        let mut request = Request::new(method, uri);
         for route in routes {
-            draft = draft.header(Name::Route, route);
+            request = request.header(Name::Route, route);
         }
-        draft
+        request
             .header(Name::MaxForwards, MAX_FORWARDS)
             .header(Name::From, &self.local)
             .header(Name::To, &self.remote)
@@ -262,7 +263,11 @@ fn record_routes(message: &Message, reversed: bool) -> Result<Vec<String>, Dialo
 
 fn contact(message: &Message) -> Result<String, DialogError> {
     match message.contacts().next().transpose()? {
-        Some(Contact::Address(NameAddr { uri: Uri::Sip(uri), .. })) => Ok(uri.as_str().to_owned()),
+        Some(Contact::Address(NameAddr { uri: Uri::Sip(uri), .. })) => {
+            // Headers have no place here (RFC 3261 §19.1.1 Table 1), nor in the Request-URI that this becomes.
+            let headers = uri.headers.map_or(0, |headers| headers.len() + 1);
+            Ok(uri.as_str().get(..uri.as_str().len() - headers).unwrap_or(uri.as_str()).to_owned())
+        }
         _ => Err(DialogError::NoContact),
     }
 }
@@ -302,8 +307,8 @@ mod tests {
         ))
     }
 
-    fn written(draft: Draft) -> Message {
-        Message::parse(draft.finish()).unwrap()
+    fn written(request: Request) -> Message {
+        request.finish().unwrap()
     }
 
     fn routes(message: &Message) -> Vec<String> {

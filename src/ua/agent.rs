@@ -7,11 +7,14 @@ use std::{
 
 use bytes::Bytes;
 
+mod registrations;
+
 use super::{
     Action, CallId, CallPlan, Event, Failure, NextHop, Pace, Purpose,
     answer::{Answer, AnswerPlan, Setup, has_contact, not_allowed, unsupported},
     call::Call,
-    session::{capabilities, refusal},
+    register::{RegisterEvent, Registration},
+    session::{answer as answer_with, capabilities, refusal},
 };
 use crate::sip::{
     Message, Method,
@@ -98,6 +101,13 @@ pub enum Output {
         /// What happened to it.
         event: Event,
     },
+    /// Tell the user.
+    Registration {
+        /// The binding.
+        id: CallId,
+        /// What happened to it.
+        event: RegisterEvent,
+    },
 }
 
 /// A user agent with its transactions and calls.
@@ -121,8 +131,8 @@ pub struct Agent {
 struct Entry {
     leg: Leg,
     deadline: Option<Instant>,
-    /// The transaction of our INVITE that has no final response.
-    invite: Option<ClientId>,
+    /// The transaction of our INVITE or REGISTER that has no final response.
+    pending: Option<ClientId>,
     /// Where our INVITE went, for requests whose next hop cannot be found.
     way: Option<Way>,
     ack: Option<(Hop, Bytes)>,
@@ -134,6 +144,7 @@ struct Entry {
 enum Leg {
     Caller(Call),
     Callee(Answer),
+    Registration(Registration),
 }
 
 /// A request on its way.
@@ -142,7 +153,7 @@ struct Outgoing {
     call: CallId,
     purpose: Purpose,
     /// Without Via.
-    request: Bytes,
+    request: Message,
     ways: VecDeque<Way>,
     way: Option<Way>,
     /// Another next hop was tried in its stead.
@@ -152,7 +163,7 @@ struct Outgoing {
 #[derive(Debug)]
 enum Waiting {
     Request(Outgoing),
-    Ack { call: CallId, bytes: Bytes },
+    Ack { call: CallId, request: Message },
 }
 
 impl Agent {
@@ -200,10 +211,11 @@ impl Agent {
         id
     }
 
-    /// The Call-ID of a call that we placed.
+    /// The Call-ID of a call that we placed, or of our REGISTERs.
     pub fn call_id(&self, id: CallId) -> Option<&str> {
         match &self.calls.get(&id)?.leg {
             Leg::Caller(call) => Some(call.call_id()),
+            Leg::Registration(registration) => Some(registration.call_id()),
             Leg::Callee(_) => None,
         }
     }
@@ -213,6 +225,7 @@ impl Agent {
         self.with(id, now, |leg, _, out| match leg {
             Leg::Caller(call) => call.hang_up(now, out),
             Leg::Callee(answer) => answer.hang_up(out),
+            Leg::Registration(_) => {}
         });
         self.turn(now);
     }
@@ -234,16 +247,18 @@ impl Agent {
     pub fn located(&mut self, id: LocateId, ways: Result<Vec<Way>, String>, now: Instant) {
         let Some(waiting) = self.locating.remove(&id) else { return };
         match waiting {
-            Waiting::Ack { call, bytes } => {
+            Waiting::Ack { call, request } => {
                 let way = ways.ok().and_then(|ways| ways.into_iter().next());
-                self.send_ack(call, bytes, way);
+                self.send_ack(call, &request, way);
             }
             Waiting::Request(mut outgoing) => {
                 let fallback = self.calls.get(&outgoing.call).and_then(|entry| entry.way.clone());
                 match (ways, fallback) {
                     (Ok(ways), _) if !ways.is_empty() => outgoing.ways = ways.into_iter().take(MAX_WAYS).collect(),
                     (_, Some(way)) => outgoing.ways = [way].into(),
-                    (Err(why), None) => return self.fail(&outgoing, Failure::NotLocated(why), now),
+                    (Err(why), None) => {
+                        return self.fail(outgoing.call, outgoing.purpose, Failure::NotLocated(why), now);
+                    }
                     (Ok(_), None) => {}
                 }
                 self.try_next(outgoing, Failure::NotLocated("it has no address".to_owned()), now);
@@ -278,6 +293,7 @@ impl Agent {
             self.with(id, now, |leg, _, out| match leg {
                 Leg::Caller(call) => call.handle_timeout(now, out),
                 Leg::Callee(answer) => answer.handle_timeout(now, out),
+                Leg::Registration(registration) => registration.handle_timeout(now, out),
             });
         }
         self.turn(now);
@@ -326,10 +342,11 @@ impl Agent {
                     self.with(id, now, |leg, _, out| match leg {
                         Leg::Caller(call) => call.ack(&message),
                         Leg::Callee(answer) => answer.ack(&message, now, out),
+                        Leg::Registration(_) => {}
                     });
                 }
             }
-            Layer::Response { client, message, .. } => self.response(client, &message, now),
+            Layer::Response { client, message, source } => self.response(client, &message, &source, now),
             Layer::Timeout { client } | Layer::Deadline { client } => self.failed(client, Failure::Timeout, now),
             Layer::TransportError { client } => {
                 let why = self.transport_error.clone().unwrap_or_else(|| "it could not be sent".to_owned());
@@ -357,6 +374,8 @@ impl Agent {
                     return self.with(id, now, |leg, _, out| match leg {
                         Leg::Caller(call) => call.request(server, request, now, out),
                         Leg::Callee(answer) => answer.request(server, request, now, out),
+                        // The tag is in no dialog.
+                        Leg::Registration(_) => answer_with(server, refusal(request, 481, None), out),
                     });
                 }
                 None => refusal(request, 481, None),
@@ -411,7 +430,7 @@ impl Agent {
         self.act(id, out, now);
     }
 
-    fn response(&mut self, client: ClientId, response: &Message, now: Instant) {
+    fn response(&mut self, client: ClientId, response: &Message, source: &Source, now: Instant) {
         let Some(outgoing) = self.clients.get(&client) else { return };
         let (id, purpose, abandoned) = (outgoing.call, outgoing.purpose, outgoing.abandoned);
         let status = response.status().unwrap_or_default();
@@ -428,16 +447,17 @@ impl Agent {
         if abandoned && !is_success {
             return;
         }
-        if purpose == Purpose::Invite && status >= 200 {
+        if matches!(purpose, Purpose::Invite | Purpose::Register) && status >= 200 {
             let way = outgoing.way.clone();
             if let Some(entry) = self.calls.get_mut(&id) {
-                entry.invite = None;
+                entry.pending = None;
                 entry.way = way.or(entry.way.take());
             }
         }
         self.with(id, now, |leg, token, out| match leg {
             Leg::Caller(call) => call.response(purpose, response, now, token, out),
             Leg::Callee(answer) => answer.response(purpose, response, out),
+            Leg::Registration(registration) => registration.response(response, source, now, token, out),
         });
     }
 
@@ -445,6 +465,11 @@ impl Agent {
     fn failed(&mut self, client: ClientId, failure: Failure, now: Instant) {
         let Some(outgoing) = self.clients.get_mut(&client) else { return };
         if std::mem::replace(&mut outgoing.abandoned, true) {
+            return;
+        }
+        let wanted = self.calls.get(&outgoing.call).is_some_and(|entry| entry.pending == Some(client));
+        if outgoing.purpose == Purpose::Register && !wanted {
+            // Nobody waits for it any more.
             return;
         }
         let outgoing = Outgoing { abandoned: false, ..outgoing.clone() };
@@ -455,9 +480,11 @@ impl Agent {
 
     /// Sends a request to its next way; `failure` is what came of the one before.
     fn try_next(&mut self, mut outgoing: Outgoing, failure: Failure, now: Instant) {
-        let Some(way) = outgoing.ways.pop_front() else { return self.fail(&outgoing, failure, now) };
+        let Some(way) = outgoing.ways.pop_front() else {
+            return self.fail(outgoing.call, outgoing.purpose, failure, now);
+        };
         let branch = self.layer.new_branch(None);
-        let Ok(template) = Message::parse(outgoing.request.clone()) else { return };
+        let template = outgoing.request.clone();
         let mut edit = Edit::new(&template);
         edit.prepend(Name::Via, via(&way, branch.as_str()));
         if outgoing.purpose != Purpose::Bye
@@ -475,32 +502,31 @@ impl Agent {
                 if !outgoing.ways.is_empty() {
                     self.layer.set_deadline(client, Some(now + self.config.hop_timeout));
                 }
-                if outgoing.purpose == Purpose::Invite
+                if matches!(outgoing.purpose, Purpose::Invite | Purpose::Register)
                     && let Some(entry) = self.calls.get_mut(&outgoing.call)
                 {
-                    entry.invite = Some(client);
+                    entry.pending = Some(client);
                 }
                 self.clients.insert(client, outgoing);
             }
-            Err(error) => self.fail(&outgoing, Failure::Transport(error.to_string()), now),
+            Err(error) => self.fail(outgoing.call, outgoing.purpose, Failure::Transport(error.to_string()), now),
         }
     }
 
-    fn fail(&mut self, outgoing: &Outgoing, failure: Failure, now: Instant) {
-        let purpose = outgoing.purpose;
-        self.with(outgoing.call, now, |leg, _, out| match leg {
+    fn fail(&mut self, id: CallId, purpose: Purpose, failure: Failure, now: Instant) {
+        self.with(id, now, |leg, _, out| match leg {
             Leg::Caller(call) => call.failed(purpose, failure, out),
             Leg::Callee(answer) => answer.failed(&failure, out),
+            Leg::Registration(registration) => registration.failed(failure, now, out),
         });
     }
 
-    fn send_ack(&mut self, call: CallId, bytes: Bytes, way: Option<Way>) {
+    fn send_ack(&mut self, call: CallId, ack: &Message, way: Option<Way>) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         // Whoever cannot be found is sought where the INVITE found somebody.
         let Some(way) = way.or_else(|| entry.way.clone()) else { return };
         let branch = self.layer.new_branch(None);
-        let Ok(template) = Message::parse(bytes) else { return };
-        let mut edit = Edit::new(&template);
+        let mut edit = Edit::new(ack);
         edit.prepend(Name::Via, via(&way, branch.as_str()));
         let bytes = edit.finish();
         entry.ack = Some((way.hop.clone(), bytes.clone()));
@@ -524,23 +550,28 @@ impl Agent {
                     over |= event.is_last();
                     self.outputs.push_back(Output::Event { call: id, event });
                 }
+                Action::Registration(event) => {
+                    let ends = matches!(event, RegisterEvent::Failed { .. });
+                    // Whatever is still under way, nobody waits for it any more.
+                    if let Some(entry) = self.calls.get_mut(&id).filter(|_| ends) {
+                        entry.pending = None;
+                    }
+                    self.outputs.push_back(Output::Registration { id, event });
+                }
                 Action::Respond { server, bytes } => {
                     // Too late, or the table has let it go: the other side asks again if it still wants to know.
                     let _ = self.layer.respond(server, bytes, now);
                 }
-                Action::Request { purpose, bytes, next_hop } => {
-                    let outgoing = Outgoing {
-                        call: id,
-                        purpose,
-                        request: bytes,
-                        ways: VecDeque::new(),
-                        way: None,
-                        abandoned: false,
-                    };
+                Action::Request { purpose, request, next_hop } => {
+                    if let Some(entry) = self.calls.get_mut(&id).filter(|_| purpose == Purpose::Register) {
+                        entry.pending = None;
+                    }
+                    let outgoing =
+                        Outgoing { call: id, purpose, request, ways: VecDeque::new(), way: None, abandoned: false };
                     self.locate(next_hop, Waiting::Request(outgoing));
                 }
-                Action::Ack { bytes, next_hop } => {
-                    self.locate(NextHop::Uri(next_hop), Waiting::Ack { call: id, bytes });
+                Action::Ack { request, next_hop } => {
+                    self.locate(NextHop::Uri(next_hop), Waiting::Ack { call: id, request });
                 }
                 Action::AckAgain => {
                     if let Some((hop, bytes)) = self.calls.get(&id).and_then(|entry| entry.ack.clone()) {
@@ -558,7 +589,7 @@ impl Agent {
     }
 
     fn cancel(&mut self, id: CallId, now: Instant) {
-        let invite = self.calls.get(&id).and_then(|entry| entry.invite);
+        let invite = self.calls.get(&id).and_then(|entry| entry.pending);
         if invite.is_some_and(|client| self.layer.cancel(client, now)) {
             // No other next hop is wanted any more.
             if let Some(outgoing) = invite.and_then(|client| self.clients.get_mut(&client)) {
@@ -568,15 +599,7 @@ impl Agent {
         }
         // It was never sent.
         self.locating.retain(|_, waiting| !matches!(waiting, Waiting::Request(outgoing) if outgoing.call == id));
-        let outgoing = Outgoing {
-            call: id,
-            purpose: Purpose::Invite,
-            request: Bytes::new(),
-            ways: VecDeque::new(),
-            way: None,
-            abandoned: false,
-        };
-        self.fail(&outgoing, Failure::Timeout, now);
+        self.fail(id, Purpose::Invite, Failure::Timeout, now);
     }
 
     fn locate(&mut self, next_hop: NextHop, waiting: Waiting) {
@@ -591,7 +614,7 @@ impl Agent {
 
     fn enter(&mut self, id: CallId, tag: String, leg: Leg) {
         self.by_tag.insert(tag, id);
-        self.calls.insert(id, Entry { leg, deadline: None, invite: None, way: None, ack: None });
+        self.calls.insert(id, Entry { leg, deadline: None, pending: None, way: None, ack: None });
     }
 
     fn forget(&mut self, id: CallId) {
@@ -601,6 +624,7 @@ impl Agent {
         }
         match entry.leg {
             Leg::Caller(call) => _ = self.by_tag.remove(call.tag()),
+            Leg::Registration(registration) => _ = self.by_tag.remove(registration.tag()),
             Leg::Callee(answer) => {
                 self.by_tag.remove(answer.tag());
                 self.by_server.remove(&answer.server());
@@ -613,6 +637,7 @@ impl Agent {
         let next = match &entry.leg {
             Leg::Caller(call) => call.poll_timeout(),
             Leg::Callee(answer) => answer.poll_timeout(),
+            Leg::Registration(registration) => registration.poll_timeout(),
         };
         if next == entry.deadline {
             return;
@@ -681,6 +706,6 @@ fn contact_at(uri: &str, protocol: Protocol, sent_by: &str, secure: bool) -> Str
     format!("<{scheme}:{user}{sent_by}{transport}>")
 }
 
-fn is_secure(uri: &str) -> bool {
+pub(super) fn is_secure(uri: &str) -> bool {
     SipUri::parse(uri).is_ok_and(|uri| uri.secure)
 }

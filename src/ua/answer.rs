@@ -235,9 +235,13 @@ impl Answer {
         if matches!(self.state, State::Ending { .. } | State::Over) {
             return;
         }
-        let bytes = self.session.bye(&self.plan.user_agent).finish();
-        self.session.send(Purpose::Bye, bytes, out);
-        self.state = State::Ending { fault };
+        match self.session.bye(&self.plan.user_agent).finish() {
+            Ok(bye) => {
+                self.session.send(Purpose::Bye, bye, out);
+                self.state = State::Ending { fault };
+            }
+            Err(error) => self.finish(Event::Ended { by: Side::Us, fault: Some(format!("no BYE: {error}")) }, out),
+        }
     }
 
     fn ended(&mut self, by: Side, fault: Option<String>, out: &mut Vec<Action>) {

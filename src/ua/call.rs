@@ -9,7 +9,8 @@ use super::{
 use crate::{
     media::sdp::{self, Local},
     sip::{
-        Draft, Message, Method,
+        Message, Method, ParseError,
+        compose::Request,
         dialog::{Dialog, DialogId},
         digest::{Asker, Keyring, Protected, User},
         header::{Contact, Name, NameAddr},
@@ -124,33 +125,33 @@ impl Call {
     pub fn start(&mut self, out: &mut Vec<Action>) {
         self.cseq += 1;
         let plan = &self.plan;
-        let mut draft = Draft::new(Method::Invite, &plan.target);
+        let mut request = Request::new(Method::Invite, &plan.target);
         for route in &plan.routes {
-            draft = draft.header(Name::Route, route);
+            request = request.header(Name::Route, route);
         }
-        draft = draft
+        request = request
             .header(Name::MaxForwards, "70")
             .header(Name::From, format!("<{}>;tag={}", plan.from, self.tag))
             .header(Name::To, format!("<{}>", plan.target))
             .header(Name::CallId, &self.call_id)
             .header(Name::CSeq, format!("{} INVITE", self.cseq));
         if let Some(contact) = &plan.contact {
-            draft = draft.header(Name::Contact, format!("<{contact}>"));
+            request = request.header(Name::Contact, format!("<{contact}>"));
         }
-        draft = draft.header(Name::Allow, ALLOW).header(Name::UserAgent, &plan.user_agent);
+        request = request.header(Name::Allow, ALLOW).header(Name::UserAgent, &plan.user_agent);
         let body = match sdp::offer(&plan.media) {
             Ok(body) => body,
             Err(error) => return self.fail(Failure::Malformed(error.to_string()), out),
         };
-        let draft = authorized(&mut self.keyring, draft, "INVITE", &plan.target, &body);
-        let bytes = draft.body(SDP, body).finish();
-        match Message::parse(bytes.clone()) {
-            Ok(invite) => self.invite = Some(invite),
+        let request = authorized(&mut self.keyring, request, "INVITE", &plan.target, &body);
+        let request = match request.body(SDP, body).finish() {
+            Ok(request) => request,
             Err(error) => return self.fail(Failure::Malformed(error.to_string()), out),
-        }
+        };
+        self.invite = Some(request.clone());
         let first = self.plan.routes.first().and_then(|route| route.strip_prefix('<')?.split('>').next());
         let next_hop = NextHop::Outbound(first.unwrap_or(&self.plan.target).to_owned());
-        out.push(Action::Request { purpose: Purpose::Invite, bytes, next_hop });
+        out.push(Action::Request { purpose: Purpose::Invite, request, next_hop });
     }
 
     /// A response to one of our requests. `cnonce` is a token that nobody can guess.
@@ -166,7 +167,7 @@ impl Call {
         match (purpose, status) {
             (Purpose::Invite, ..200) => self.provisional(response, status, out),
             (Purpose::Invite, 200..300) => self.success(response, now, out),
-            (_, ..200) | (Purpose::Surplus, _) => {}
+            (_, ..200) | (Purpose::Surplus | Purpose::Register, _) => {}
             (_, 401 | 407) if self.may_answer_challenge() => self.challenged(purpose, response, cnonce, out),
             (Purpose::Invite, _) => self.rejected(response, status, out),
             (Purpose::Reinvite, _) => self.reinvited(response, status, out),
@@ -177,7 +178,7 @@ impl Call {
     /// A request of ours has come to nothing.
     pub fn failed(&mut self, purpose: Purpose, failure: Failure, out: &mut Vec<Action>) {
         match (purpose, &self.state) {
-            (Purpose::Surplus, _) | (_, State::Over) => {}
+            (Purpose::Surplus | Purpose::Register, _) | (_, State::Over) => {}
             (Purpose::Invite, State::Cancelling { by, .. }) => self.given_up(*by, out),
             (Purpose::Invite, State::Calling { .. }) => self.fail(failure, out),
             (Purpose::Invite, _) => {}
@@ -284,13 +285,16 @@ impl Call {
                 out.push(Action::AckAgain);
                 return;
             }
-            acknowledge(&mut self.keyring, &dialog, invite, out);
-            let bytes = dialog.request(Method::Bye).finish();
-            let next_hop = NextHop::Uri(dialog.next_hop().to_owned());
-            out.push(Action::Request { purpose: Purpose::Surplus, bytes, next_hop });
+            let acknowledged = acknowledge(&dialog, invite, out);
+            if let (Ok(()), Ok(request)) = (acknowledged, dialog.request(Method::Bye).finish()) {
+                let next_hop = NextHop::Uri(dialog.next_hop().to_owned());
+                out.push(Action::Request { purpose: Purpose::Surplus, request, next_hop });
+            }
             return;
         }
-        acknowledge(&mut self.keyring, &dialog, invite, out);
+        if let Err(error) = acknowledge(&dialog, invite, out) {
+            return self.fail(Failure::Malformed(format!("the 2xx cannot be used: {error}")), out);
+        }
         let contact = dialog.target().to_owned();
         let wanted = self.plan.contact.as_ref().map(|contact| format!("<{contact}>"));
         self.session = Some(Session::new(dialog, self.plan.media.clone(), wanted, self.pace));
@@ -335,7 +339,10 @@ impl Call {
             session.dialog.refreshed_by(response);
             let number = response.cseq().map(|cseq| cseq.number).unwrap_or_default();
             let next_hop = session.dialog.next_hop().to_owned();
-            out.push(Action::Ack { bytes: session.dialog.ack(number).finish(), next_hop });
+            match session.dialog.ack(number).finish() {
+                Ok(request) => out.push(Action::Ack { request, next_hop }),
+                Err(error) => return self.bye(Some(format!("the answer cannot be acknowledged: {error}")), out),
+            }
         }
         if matches!(self.state, State::Talking { .. }) {
             out.push(Action::Event(Event::Reinvited { status }));
@@ -363,15 +370,18 @@ impl Call {
         match purpose {
             Purpose::Bye => self.send_bye(out),
             Purpose::Reinvite => self.send_reinvite(out),
-            Purpose::Invite | Purpose::Surplus => self.start(out),
+            Purpose::Invite | Purpose::Surplus | Purpose::Register => self.start(out),
         }
     }
 
     fn send_bye(&mut self, out: &mut Vec<Action>) {
         let Some(session) = &mut self.session else { return };
-        let draft = session.bye(&self.plan.user_agent);
-        let draft = authorized(&mut self.keyring, draft, "BYE", session.dialog.target(), &[]);
-        session.send(Purpose::Bye, draft.finish(), out);
+        let bye = session.bye(&self.plan.user_agent);
+        let bye = authorized(&mut self.keyring, bye, "BYE", session.dialog.target(), &[]);
+        match bye.finish() {
+            Ok(bye) => session.send(Purpose::Bye, bye, out),
+            Err(error) => self.ended(Side::Us, Some(format!("no BYE: {error}")), out),
+        }
     }
 
     fn send_reinvite(&mut self, out: &mut Vec<Action>) {
@@ -380,9 +390,12 @@ impl Call {
             Ok(body) => body,
             Err(error) => return self.bye(Some(error.to_string()), out),
         };
-        let draft = session.reinvite(&self.plan.user_agent);
-        let draft = authorized(&mut self.keyring, draft, "INVITE", session.dialog.target(), &body);
-        session.send(Purpose::Reinvite, draft.body(SDP, body).finish(), out);
+        let reinvite = session.reinvite(&self.plan.user_agent);
+        let reinvite = authorized(&mut self.keyring, reinvite, "INVITE", session.dialog.target(), &body);
+        match reinvite.body(SDP, body).finish() {
+            Ok(reinvite) => session.send(Purpose::Reinvite, reinvite, out),
+            Err(error) => self.bye(Some(format!("no re-INVITE: {error}")), out),
+        }
     }
 
     /// Gives up: the user wants no more, or it has rung long enough.
@@ -426,30 +439,34 @@ impl Call {
 }
 
 /// The ACK of a 2xx, with the credentials of the INVITE (RFC 3261 §22.1, §13.2.2.4).
-fn acknowledge(keyring: &mut Option<Keyring>, dialog: &Dialog, invite: &Message, out: &mut Vec<Action>) {
-    let number = invite.cseq().map(|cseq| cseq.number).unwrap_or_default();
-    let mut draft = dialog.ack(number);
-    if keyring.is_some() {
-        for name in [Name::Authorization, Name::ProxyAuthorization] {
-            for value in invite.values(name) {
-                draft = draft.header(name, value);
-            }
+fn acknowledge(dialog: &Dialog, invite: &Message, out: &mut Vec<Action>) -> Result<(), ParseError> {
+    let mut ack = dialog.ack(invite.cseq()?.number);
+    for name in [Name::Authorization, Name::ProxyAuthorization] {
+        for value in invite.values(name) {
+            ack = ack.header(name, value);
         }
     }
-    out.push(Action::Ack { bytes: draft.finish(), next_hop: dialog.next_hop().to_owned() });
+    out.push(Action::Ack { request: ack.finish()?, next_hop: dialog.next_hop().to_owned() });
+    Ok(())
 }
 
 /// The request with credentials for everybody who has asked for some.
-fn authorized(keyring: &mut Option<Keyring>, mut draft: Draft, method: &str, uri: &str, body: &[u8]) -> Draft {
-    let Some(keyring) = keyring else { return draft };
+pub(super) fn authorized(
+    keyring: &mut Option<Keyring>,
+    mut request: Request,
+    method: &str,
+    uri: &str,
+    body: &[u8],
+) -> Request {
+    let Some(keyring) = keyring else { return request };
     for (asker, value) in keyring.credentials(&Protected { method, uri, body }) {
         let name = match asker {
             Asker::Server => Name::Authorization,
             Asker::Proxy => Name::ProxyAuthorization,
         };
-        draft = draft.header(name, value);
+        request = request.header(name, value);
     }
-    draft
+    request
 }
 
 /// A reason phrase as text.

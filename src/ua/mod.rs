@@ -1,14 +1,16 @@
-//! A SIP user agent for test calls (RFC 3261 §8, §12–§15): places calls and answers them.
+//! A SIP user agent (RFC 3261 §8, §10, §12–§15): places test calls and answers them, and registers with registrars.
 //!
 //! Sans-IO. [`Agent`] owns the transactions and all calls; a driver hands it messages, the time, and where next hops are,
-//! and does what [`Agent::poll_output`] says. What a call does is in [`Call`](call) and [`Answer`](answer), each a
-//! machine of its own that knows neither transactions nor transports.
+//! and does what [`Agent::poll_output`] says. What a call does is in [`Call`](call) and [`Answer`](answer), what a
+//! binding at a registrar does in [`Registration`](register), each a machine of its own that knows neither transactions
+//! nor transports.
 //!
 //! No media flows: the session description says `inactive` (see [`crate::media::sdp`]).
 
 mod agent;
 mod answer;
 mod call;
+mod register;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -21,15 +23,16 @@ pub use self::{
     agent::{Agent, AgentConfig, LocateId, Output, Way},
     answer::AnswerPlan,
     call::CallPlan,
+    register::{Binding, RegisterEvent, RegisterFault, RegisterPlan, registrar_of},
 };
-use crate::sip::transaction::ServerId;
+use crate::sip::{Message, transaction::ServerId};
 
 /// What this user agent understands, for Allow.
 pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
 /// The type of session descriptions.
 const SDP: &str = "application/sdp";
 
-/// A call of an [`Agent`]. Never used twice.
+/// A call, or a binding at a registrar, of an [`Agent`]. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(u64);
 
@@ -128,15 +131,16 @@ enum Purpose {
     Bye,
     /// The BYE of a second 2xx, of which nobody waits for an answer.
     Surplus,
+    Register,
 }
 
 /// What a call wants done.
 #[derive(Debug)]
 enum Action {
     /// Send a request in a transaction.
-    Request { purpose: Purpose, bytes: Bytes, next_hop: NextHop },
+    Request { purpose: Purpose, request: Message, next_hop: NextHop },
     /// Send the ACK of a 2xx.
-    Ack { bytes: Bytes, next_hop: String },
+    Ack { request: Message, next_hop: String },
     /// Send the last ACK once more.
     AckAgain,
     /// Cancel the INVITE.
@@ -145,6 +149,8 @@ enum Action {
     Respond { server: ServerId, bytes: Bytes },
     /// Tell the user. After the last event the call is gone.
     Event(Event),
+    /// Tell the user what has become of a binding.
+    Registration(RegisterEvent),
 }
 
 /// Where a request goes.

@@ -8,7 +8,8 @@ use super::{ALLOW, Action, Event, NextHop, Pace, Purpose, SDP};
 use crate::{
     media::sdp::{self, Local, SdpError},
     sip::{
-        Draft, Message, Method,
+        Message, Method,
+        compose::Request,
         dialog::{Dialog, DialogError},
         header::Name,
         reason_phrase,
@@ -130,22 +131,23 @@ impl Session {
     }
 
     /// The next BYE.
-    pub fn bye(&mut self, user_agent: &str) -> Draft {
+    pub fn bye(&mut self, user_agent: &str) -> Request {
         self.dialog.request(Method::Bye).header(Name::UserAgent, user_agent)
     }
 
     /// A re-INVITE that refreshes the session as it is (RFC 3261 §14.1), but for its description.
-    pub fn reinvite(&mut self, user_agent: &str) -> Draft {
-        let draft = self.dialog.request(Method::Invite).header(Name::UserAgent, user_agent).header(Name::Allow, ALLOW);
+    pub fn reinvite(&mut self, user_agent: &str) -> Request {
+        let request = self.dialog.request(Method::Invite).header(Name::UserAgent, user_agent);
+        let request = request.header(Name::Allow, ALLOW);
         match &self.contact {
-            Some(contact) => draft.header(Name::Contact, contact),
-            None => draft,
+            Some(contact) => request.header(Name::Contact, contact),
+            None => request,
         }
     }
 
     /// Sends a request along the route set.
-    pub fn send(&self, purpose: Purpose, bytes: Bytes, out: &mut Vec<Action>) {
-        out.push(Action::Request { purpose, bytes, next_hop: NextHop::Uri(self.dialog.next_hop().to_owned()) });
+    pub fn send(&self, purpose: Purpose, request: Message, out: &mut Vec<Action>) {
+        out.push(Action::Request { purpose, request, next_hop: NextHop::Uri(self.dialog.next_hop().to_owned()) });
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {

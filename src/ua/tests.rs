@@ -44,6 +44,7 @@ struct World {
     flying: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Bytes)>,
     sent: u64,
     events: Vec<(SocketAddr, CallId, Event)>,
+    bindings: Vec<RegisterEvent>,
     /// The first lines of all messages that arrived.
     seen: Vec<String>,
     /// All messages that were sent.
@@ -68,6 +69,7 @@ impl World {
             flying: BTreeMap::new(),
             sent: 0,
             events: Vec::new(),
+            bindings: Vec::new(),
             seen: Vec::new(),
             log: Vec::new(),
             meddle: Box::new(|_, _| Verdict::Pass),
@@ -115,6 +117,7 @@ impl World {
                         self.agents[index].1.located(id, ways, self.now);
                     }
                     Output::Event { call, event } => self.events.push((own, call, event)),
+                    Output::Registration { event, .. } => self.bindings.push(event),
                 }
             }
         }
@@ -553,4 +556,83 @@ fn two_calls_at_once_do_not_mix() {
     }
     assert_eq!(world.names(BOB).iter().filter(|name| *name == "ended by Them").count(), 2);
     assert!(world.is_idle());
+}
+
+fn binding() -> RegisterPlan {
+    RegisterPlan {
+        aor: "sip:alice@example.org".to_owned(),
+        registrar: "sip:example.org".to_owned(),
+        contact: "sip:alice@p2psip.org".to_owned(),
+        routes: vec!["<sip:p2psip.org;lr>".to_owned()],
+        user: None,
+        expires: Duration::from_secs(600),
+        keep: true,
+        patience: Duration::from_secs(20),
+        user_agent: "test".to_owned(),
+    }
+}
+
+/// An agent with two proxy peers. The first one does as `first` says, the second one's registrar accepts.
+fn between_two_proxy_peers(first: impl Fn(&Message) -> Verdict + 'static) -> World {
+    let mut world = World::new(answer(0, 200));
+    let proxies: Vec<SocketAddr> = vec!["192.0.2.10:5060".parse().unwrap(), "192.0.2.11:5060".parse().unwrap()];
+    world.ways.insert("p2psip.org".to_owned(), proxies.clone());
+    world.meddle = Box::new(move |message, to| {
+        if to == proxies[0] {
+            return first(message);
+        }
+        let accepted = respond(message, 200, "OK", Some("r")).header(Name::Contact, "<sip:alice@p2psip.org>");
+        Verdict::Answer(accepted.header(Name::Expires, "600").finish())
+    });
+    world
+}
+
+#[test]
+fn a_register_goes_through_the_next_proxy_peer_when_one_is_silent() {
+    let mut world = between_two_proxy_peers(|_| Verdict::Lose);
+    let now = world.now;
+    world.agents[0].1.register(binding(), now);
+    world.drain();
+    while world.bindings.is_empty() {
+        assert!(world.step(Duration::from_secs(10)), "nobody answered: {:?}", world.seen);
+    }
+    let [RegisterEvent::Bound(bound)] = world.bindings.as_slice() else { panic!("{:?}", world.bindings) };
+    assert_eq!(bound.granted, Duration::from_secs(600));
+    // The overlay and nothing else is named to the registrar; the proxy peer takes the Route off.
+    let sent = world.log.last().unwrap();
+    assert_eq!(sent.request_uri(), Some("sip:example.org"));
+    assert_eq!(sent.header(Name::Contact), Some(b"<sip:alice@p2psip.org>".as_slice()));
+    assert_eq!(sent.routes().next().unwrap().unwrap().uri.as_str(), "sip:p2psip.org;lr");
+}
+
+#[test]
+fn a_register_that_a_closed_connection_has_swallowed_is_sent_elsewhere_at_once() {
+    let mut world = between_two_proxy_peers(|message| match message.cseq().unwrap().number {
+        1 => {
+            let challenge = "Digest realm=\"example.org\", nonce=\"n\", qop=\"auth\"";
+            Verdict::Answer(respond(message, 401, "", Some("r")).header(Name::WwwAuthenticate, challenge).finish())
+        }
+        _ => Verdict::Lose,
+    });
+    let now = world.now;
+    let user = User { name: "alice".to_owned(), password: "secret".to_owned() };
+    world.agents[0].1.register(RegisterPlan { user: Some(user), ..binding() }, now);
+    world.drain();
+    while world.bindings.is_empty() {
+        assert!(world.step(Duration::from_secs(10)), "nobody asked for a password");
+    }
+    let (now, began) = (world.now, world.now);
+    // The world calls every flow the first one.
+    world.agents[0].1.closed(FlowId(1), now);
+    world.drain();
+    while world.bindings.len() < 2 {
+        assert!(world.step(Duration::from_secs(10)), "nobody answered: {:?}", world.seen);
+    }
+    assert!(matches!(world.bindings[1], RegisterEvent::Bound(_)), "{:?}", world.bindings);
+    assert!(world.now - began < Duration::from_millis(100), "it waited for {:?}", world.now - began);
+    // Bound, it loses the stream again: bound anew by whoever is there.
+    let now = world.now;
+    world.agents[0].1.closed(FlowId(1), now);
+    world.drain();
+    assert_eq!(world.bindings[2], RegisterEvent::Lost);
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -73,6 +74,18 @@ impl From<LookupOutcome> for Found {
                     })
                     .collect(),
             ),
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contacts(contacts) if contacts.len() == 1 => f.write_str("1 contact"),
+            Self::Contacts(contacts) => write!(f, "{} contacts", contacts.len()),
+            Self::Absent => f.write_str("nobody"),
+            Self::Doubtful => f.write_str("nothing to be trusted"),
+            Self::NobodyToAsk => f.write_str("no answer"),
         }
     }
 }

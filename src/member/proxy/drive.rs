@@ -22,6 +22,7 @@ use crate::{
     proxy::engine::{Engine, Located, Output, Question, What},
     record::{Body, Endpoint, MAX_LOAD},
     sip::{
+        tap::Tap,
         transaction::{self, Token},
         transport::{Bound, Event, Hop, Remote, SendError, Transports},
     },
@@ -71,6 +72,7 @@ pub(super) struct Driver {
     withdrawal: Option<BoxFuture<'static, ()>>,
     drained: Option<oneshot::Sender<()>>,
     draining: bool,
+    tap: Option<Tap>,
 }
 
 impl Driver {
@@ -81,6 +83,7 @@ impl Driver {
         locator: Locator,
         shared: Arc<Shared>,
         endpoints: &[Endpoint],
+        tap: Option<Tap>,
     ) -> Self {
         let text = |endpoint: &Endpoint| {
             let host = &endpoint.host;
@@ -105,6 +108,7 @@ impl Driver {
             withdrawal: None,
             drained: None,
             draining: false,
+            tap,
         };
         driver.shared.update(|status| status.endpoints = endpoints.iter().map(text).collect());
         driver
@@ -220,6 +224,8 @@ impl Driver {
                 Output::Locate { question, what: What::Proxy } => self.find_proxies(question),
                 Output::Identify { question, peer, claimed } => self.identify(question, peer, claimed),
                 Output::Publish { instance, present } => self.publish(instance, present),
+                // Only the engine of a domain says so.
+                Output::Register { .. } => {}
             }
         }
     }
@@ -240,15 +246,25 @@ impl Driver {
 
     fn ask(&mut self, aor: &Aor, who: Waiting) {
         match self.directory.ask(aor, who, now()) {
-            Next::Answer(reply) => self.tell(reply),
+            Next::Answer(reply) => {
+                if let Some(tap) = &self.tap {
+                    tap.asked("overlay", aor.to_string(), "remembered", now());
+                }
+                self.tell(reply);
+            }
             Next::Wait => {}
             Next::LookUp => {
                 self.lookups += 1;
                 let (core, aor, answers) = (self.core.clone(), aor.clone(), self.answers.0.clone());
+                let tap = self.tap.clone();
                 tokio::spawn(async move {
-                    let outcome = core.lookup(ResourceName::User(aor.clone()), LOOKUP_TIMEOUT).await;
+                    let began = std::time::Instant::now();
+                    let found = Found::from(core.lookup(ResourceName::User(aor.clone()), LOOKUP_TIMEOUT).await);
+                    if let Some(tap) = tap {
+                        tap.asked("overlay", aor.to_string(), found.to_string(), began);
+                    }
                     // The proxy peer has ended meanwhile, if nobody takes it.
-                    let _ = answers.send(Answer::User(aor, outcome.into())).await;
+                    let _ = answers.send(Answer::User(aor, found)).await;
                 });
             }
         }
@@ -261,8 +277,9 @@ impl Driver {
         }
         self.locations += 1;
         let (locator, uri, answers) = (self.locator.clone(), uri.clone(), self.answers.0.clone());
+        let tap = self.tap.clone();
         tokio::spawn(async move {
-            let located = servers::locate(&locator, &uri, secure).await;
+            let located = servers::locate(&locator, &uri, secure, tap.as_ref()).await;
             let _ = answers.send(Answer::Uri(question, located)).await;
         });
     }

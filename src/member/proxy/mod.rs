@@ -6,7 +6,7 @@
 
 mod directory;
 mod drive;
-mod servers;
+pub(crate) mod servers;
 
 use std::{
     fmt, io,
@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -26,14 +25,15 @@ use super::{
     AdapterConfig, AdapterError, Member, Offer, OfferError,
     adapter::Publisher,
     metrics::{Collector, DescriptorEncoder, counter, gauge},
+    sip_streams,
 };
 use crate::{
-    client::{PeerInfo, ProxyStatus},
+    client::ProxyStatus,
     dns::locate::Locator,
     identity::Certificate,
     kind::Kind,
-    name::{OverlayId, PeerId, Service},
-    overlay::swarm::{AskError, Network},
+    name::{OverlayId, Service},
+    overlay::swarm::AskError,
     proxy::{
         engine::{self, Engine},
         fork::Patience,
@@ -42,15 +42,12 @@ use crate::{
     },
     record::{Endpoint, MAX_ENDPOINTS},
     sip::{
+        tap::Tap,
         transaction,
-        transport::{self, BoxedStream, OverlayDialer, OverlayPort, Protocol, TlsFiles, TransportError, Transports},
+        transport::{self, Protocol, TlsFiles, TransportError, Transports},
     },
 };
 
-/// Streams accepted that wait for the transports.
-const STREAM_QUEUE: usize = 64;
-/// How long opening a stream to a peer may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// What an adapter listens to: UDP and TCP.
 const ADAPTER_PORTS: usize = 2;
 /// Where packets to the public network would go, to learn which of our addresses they would leave from (RFC 5737,
@@ -75,6 +72,8 @@ pub struct ProxyConfig {
     pub rate: Rate,
     /// How long a stopping proxy peer waits for what has begun.
     pub drain: Duration,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 /// SIP over TLS.
@@ -105,6 +104,7 @@ impl ProxyConfig {
             patience: Patience::default(),
             rate: Rate::default(),
             drain: Duration::from_secs(10),
+            tap: None,
         }
     }
 }
@@ -197,14 +197,15 @@ impl Proxy {
         let publisher =
             config.adapter.as_ref().map(|adapter| Publisher::new(&member.core, &adapter.phones)).transpose()?;
         let network = member.network().clone();
-        let (incoming, streams) = accept_streams(&network).await?;
+        let overlay_port = sip_streams(&network).await.map_err(ProxyError::Overlay)?;
         let bound = Transports::bind(transport::Config {
             listen: listen(&config),
             tls: TlsFiles {
                 certificate: config.tls.as_ref().map(|tls| (tls.certificate.clone(), tls.key.clone())),
                 roots: None,
             },
-            overlay: Some(OverlayPort { dialer: Box::new(Dialer(network)), incoming }),
+            overlay: Some(overlay_port),
+            tap: config.tap.clone(),
             ..transport::Config::default()
         })?;
         let mut listening = bound.transports.listening().to_vec();
@@ -237,10 +238,11 @@ impl Proxy {
         let (commands, receiver) = mpsc::channel(1);
         let shared = Arc::new(Shared::default());
         let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
-        let driver = drive::Driver::new(engine, bound, &member.core, config.locator, shared.clone(), &endpoints)
+        let (locator, tap) = (config.locator, config.tap);
+        let driver = drive::Driver::new(engine, bound, &member.core, locator, shared.clone(), &endpoints, tap)
             .publishing(publisher);
         let (offered, offer) = oneshot::channel();
-        let tasks = vec![tokio::spawn(driver.run(receiver, offer)), streams];
+        let tasks = vec![tokio::spawn(driver.run(receiver, offer))];
         let proxy = Self { listening, phones, commands, drain: config.drain, shared: shared.clone(), tasks };
         member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&shared))));
         if config.address.is_none() {
@@ -336,34 +338,6 @@ fn leaves_from(bind: IpAddr, remote: &str) -> Option<IpAddr> {
 
 fn endpoint(protocol: Protocol, address: SocketAddr) -> Endpoint {
     Endpoint { transport: protocol.token().to_ascii_lowercase(), host: address.ip().to_string(), port: address.port() }
-}
-
-/// Hands the streams that peers open to the transports.
-async fn accept_streams(
-    network: &Network,
-) -> Result<(mpsc::Receiver<(PeerId, BoxedStream)>, JoinHandle<()>), ProxyError> {
-    let mut incoming = network.incoming_sip().await.map_err(ProxyError::Overlay)?;
-    let (sender, receiver) = mpsc::channel::<(PeerId, BoxedStream)>(STREAM_QUEUE);
-    let task = tokio::spawn(async move {
-        while let Some((peer, stream)) = incoming.recv().await {
-            if sender.send((peer, Box::new(stream))).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok((receiver, task))
-}
-
-/// Opens streams to peers of the overlay.
-struct Dialer(Network);
-
-#[async_trait]
-impl OverlayDialer for Dialer {
-    async fn open(&self, peer: PeerId, addresses: &[String]) -> io::Result<BoxedStream> {
-        let to = PeerInfo { peer, addresses: addresses.to_vec() };
-        let stream = self.0.open_sip(&to, OPEN_TIMEOUT).await.map_err(io::Error::other)?;
-        Ok(Box::new(stream))
-    }
 }
 
 /// What a proxy peer counts, for Prometheus.

@@ -161,7 +161,7 @@ impl Engine {
                 SipUri::parse(uri).is_ok_and(|uri| uri.host.is_name(self.config.realm.overlay.as_str()))
             }
         };
-        from_inside != to_inside && may_form_a_dialog(message)
+        (self.domain || from_inside != to_inside) && may_form_a_dialog(message)
     }
 
     /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.

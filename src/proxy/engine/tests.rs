@@ -164,7 +164,7 @@ impl World {
                     let users = self.members.get(&peer).cloned().unwrap_or_default();
                     self.engine.identified(question, &users, self.now);
                 }
-                Output::Publish { .. } => panic!("no phones here"),
+                Output::Publish { .. } | Output::Register { .. } => panic!("neither phones nor a domain here"),
             }
         }
     }

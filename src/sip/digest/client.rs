@@ -254,7 +254,54 @@ mod tests {
         }
     }
 
-    /// RFC 7616 §3.9.2: the user name is given as it was registered; SHA-512-256 as FIPS 180-4 defines it.
+    /// RFC 7616 §3.9.2 with its erratum 4897: the RFC's own figure is that of a SHA-512 cut off, which no FIPS knows.
+    #[test]
+    fn the_example_with_sha_512_256_and_utf_8_comes_out() {
+        let challenge = "Digest realm=\"api@example.org\", qop=\"auth\", algorithm=SHA-512-256, \
+             nonce=\"5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK\", charset=UTF-8";
+        let cnonce = "NTg6RKcb9boFIAS3KrFK9BGeh+iDa/sm6jUMp2wds69v";
+        let mut keyring = keyring(user("J\u{e4}s\u{f8}n Doe", "Secret, or not?"), challenge, cnonce);
+        let value = &keyring.credentials(&Protected { method: "GET", uri: "/doe.json", body: b"" })[0].1;
+        assert_eq!(get(value, "response"), "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5");
+    }
+
+    /// RFC 2617 §3.5, and the calls to Bob of draft-smith-sipping-auth-examples.
+    #[test]
+    fn the_examples_of_rfc_2617_and_of_sip_come_out() {
+        let sdp = "v=0\r\no=bob 2890844526 2890844526 IN IP4 media.biloxi.com\r\ns=-\r\nc=IN IP4 media.biloxi.com\r\n\
+             t=0 0\r\nm=audio 49170 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\nm=video 51372 RTP/AVP 31\r\n\
+             a=rtpmap:31 H261/90000\r\nm=video 53000 RTP/AVP 32\r\na=rtpmap:32 MPV/90000\r\n";
+        let bob = (user("bob", "zanzibar"), "biloxi.com", "INVITE", "sip:bob@biloxi.com");
+        let mufasa = (user(MUFASA, "Circle Of Life"), "testrealm@host.com", "GET", "/dir/index.html");
+        for ((who, realm, method, uri), parameters, response) in [
+            (&mufasa, ", qop=\"auth,auth-int\"", "6629fae49393a05397450978507c4ef1"),
+            (&bob, "", "bf57e4e0d0bffc0fbaedce64d59add5e"),
+            (&bob, ", qop=\"auth\"", "89eb0059246c02b2f6ee02c7961d5ea3"),
+            (&bob, ", qop=\"auth,auth-int\", algorithm=MD5", "89eb0059246c02b2f6ee02c7961d5ea3"),
+            (&bob, ", qop=\"auth\", algorithm=MD5-sess", "e4e4ea61d186d07a92c9e1f6919902e9"),
+            (&bob, ", qop=\"auth-int\"", "bdbeebb2da6adb6bca02599c2239e192"),
+            (&bob, ", qop=\"auth-int\", algorithm=MD5-sess", "91984da2d8663716e91554859c22ca70"),
+        ] {
+            let challenge =
+                format!("Digest realm=\"{realm}\", nonce=\"dcd98b7102dd2f0e8b11d0f600bfb0c093\"{parameters}");
+            let request = Protected { method, uri, body: sdp.as_bytes() };
+            let value = &keyring(who.clone(), &challenge, "0a4f113b").credentials(&request)[0].1;
+            assert_eq!(get(value, "response"), response, "{parameters}");
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_counted_for_as_long_as_it_lives() {
+        let request = Protected { method: "REGISTER", uri: "sip:example.org", body: b"" };
+        let challenge = |nonce| format!("Digest realm=\"a\", qop=\"auth\", nonce=\"{nonce}\", stale=true");
+        let mut keyring = keyring(user("alice", "secret"), &challenge("1"), "c");
+        let counted = (0..11).map(|_| get(&keyring.credentials(&request)[0].1, "nc").to_owned()).collect::<Vec<_>>();
+        assert_eq!((counted[0].as_str(), counted[10].as_str()), ("00000001", "0000000b"));
+        keyring.challenged(Asker::Server, [challenge("2").as_bytes()], "d").unwrap();
+        assert_eq!(get(&keyring.credentials(&request)[0].1, "nc"), "00000001");
+    }
+
+    /// SHA-512-256 as FIPS 180-4 defines it.
     #[test]
     fn sha_512_256_is_the_hash_of_fips_180_4() {
         assert_eq!(
