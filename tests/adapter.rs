@@ -10,6 +10,7 @@ use p2psip::{
         Resolver,
         locate::{Locator, Options},
     },
+    member::adapter::Phones,
     member::{AdapterConfig, AdapterError, Member, Phone as Entry, Proxy, ProxyConfig, ProxyError},
     name::{ResourceName, Service, ServiceUri},
     proxy::throttle::Rate,
@@ -234,7 +235,9 @@ fn locator(world: &TestWorld) -> Locator {
 
 fn config(world: &TestWorld, phones: Vec<Entry>) -> ProxyConfig {
     let mut config = ProxyConfig::without_proxy(locator(world));
-    let mut adapter = AdapterConfig::new(([127, 0, 0, 1], 0).into(), phones, vec![Algorithm::Sha256, Algorithm::Md5]);
+    let rate = Rate { per_second: 200.0, burst: 1_000.0 };
+    let phones = Phones { phones, algorithms: vec![Algorithm::Sha256, Algorithm::Md5], rate };
+    let mut adapter = AdapterConfig::new(([127, 0, 0, 1], 0).into(), phones);
     adapter.expires = Duration::from_secs(1)..=Duration::from_secs(600);
     config.adapter = Some(adapter);
     config.drain = PATIENCE;
