@@ -255,8 +255,8 @@ fn proxy_config(
         (config.address, config.tls) = (Some(listen), tls);
     }
     if let Some(AdapterRequest { listen, phones }) = &request.adapter {
-        let (phones, algorithms) = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
-        config.adapter = Some(AdapterConfig::new(*listen, phones, algorithms));
+        let phones = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
+        config.adapter = Some(AdapterConfig::new(*listen, phones));
     }
     Ok(Some(config))
 }

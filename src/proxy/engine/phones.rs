@@ -129,11 +129,13 @@ impl Engine {
     pub(super) fn here(&self, plan: &Plan, source: &Source) -> Option<Located> {
         let adapter = self.adapter.as_ref()?;
         let Next::User { aor, instance } = &plan.next else { return None };
-        let is_named = matches!(instance, Some(Instance::Id(id)) if adapter.has(aor, id));
-        let has_arrived = source.protocol == Protocol::Overlay
-            && instance.is_none()
-            && (adapter.is_alone() || plan.strip == 0 && adapter.serves(aor));
-        if !is_named && !has_arrived && (source.protocol != Protocol::Overlay || !adapter.is_alone()) {
+        let from_overlay = source.protocol == Protocol::Overlay;
+        let is_ours = match instance {
+            Some(Instance::Id(id)) => adapter.has(aor, id),
+            Some(Instance::Unknown) => false,
+            None => from_overlay && plan.strip == 0 && adapter.serves(aor),
+        };
+        if !is_ours && !(from_overlay && adapter.is_alone()) {
             return None;
         }
         let group = vec![Target { uri: None, place: Place::Hops(vec![Hop::peer(self.config.peer, [])]) }];
