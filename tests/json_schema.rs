@@ -4,7 +4,7 @@
 
 use p2psip::{
     client::{
-        Event, HeldRecord, Reach, ReachView, StatusReply,
+        Event, HeldRecord, ProxyStatus, Reach, ReachView, StatusReply,
         gatekeeper::{Decision, GateVerdict},
     },
     clock::UnixMs,
@@ -12,9 +12,9 @@ use p2psip::{
     ops::outcome::{
         AnswerStatus, BucketView, ContactView, DifferenceStatus, DifferenceView, DiscoverOutcome, DiscoverStatus,
         EventOutcome, HeldOutcome, HeldRecordView, HeldView, JoinOutcome, LocateOutcome, LocateStatus, LookupOutcome,
-        LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, ProviderView, PublicView, RecordView,
-        RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, ServiceView, StatusOutcome, StepKind, StepView,
-        TableOutcome, TargetView, TraceView, Via,
+        LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, ProbeStatus, ProbeView, ProviderView, PublicView,
+        RecordView, RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, ServiceView, StatusOutcome, StepKind,
+        StepView, TableOutcome, TargetView, TraceView, Via,
     },
     ops::publish::{
         ActionView, ChangeOutcome, ListOutcome, PendingOutcome, SyncOutcome,
@@ -129,6 +129,24 @@ fn discover() {
         expires_at_ms: UnixMs(1_767_229_200_000),
         expires_in_ms: 120_000,
         certificate: certificate.map(str::to_owned),
+        probes: vec![
+            ProbeView {
+                endpoint: "udp:192.0.2.8:5060".to_owned(),
+                status: ProbeStatus::Answered,
+                code: Some(200),
+                rtt_ms: Some(1.5),
+                why: None,
+            },
+            ProbeView {
+                endpoint: "tcp:192.0.2.8:5060".to_owned(),
+                status: ProbeStatus::Unreachable,
+                code: None,
+                rtt_ms: None,
+                why: Some("connection refused".to_owned()),
+            },
+        ],
+        rtt_ms: certificate.map(|_| 1.5),
+        in_dns: certificate.map(|_| true),
     };
     let found = DiscoverOutcome {
         status: DiscoverStatus::Found,
@@ -143,6 +161,7 @@ fn discover() {
             complete: true,
             providers: vec![provider(Some("0a1b")), provider(None)],
         }],
+        public: None,
         rejected: vec![rejected()],
         tree_nodes: 3,
         requests: 20,
@@ -150,7 +169,17 @@ fn discover() {
         elapsed_ms: 12.5,
     };
     let fewer = DiscoverOutcome { status: DiscoverStatus::Fewer, wanted: Some(3), ..found.clone() };
+    let public = PublicView {
+        status: LocateStatus::Found,
+        endpoints: vec!["udp:192.0.2.8:5060".to_owned()],
+        only_in_overlay: vec!["tcp:192.0.2.8:5060".to_owned()],
+        only_in_dns: vec!["udp:192.0.2.9:5060".to_owned()],
+    };
+    assert_shape("discover-proxies", &[DiscoverOutcome { public: Some(public), ..found.clone() }]);
     assert_shape("discover", &[found, fewer]);
+    let words = [ProbeStatus::Answered, ProbeStatus::Silent, ProbeStatus::Unreachable];
+    let words = words.map(|status| serde_json::to_value(status).unwrap());
+    assert_eq!(words, ["answered", "silent", "unreachable"]);
 }
 
 #[test]
@@ -361,33 +390,31 @@ fn calls() {
 fn what_a_shell_tells_of_a_member() {
     let instance = InstanceId::of_key(&[1; 32]);
     let name = ResourceName::parse("sip:alice@p2psip.org").unwrap();
-    assert_shape(
-        "shell-status",
-        &[StatusOutcome {
-            status: "member",
-            socket: "/run/member.sock".to_owned(),
-            uptime_ms: 1_000,
-            member: StatusReply {
-                peer: peer(1),
-                overlay: OverlayId::parse("p2psip.org").unwrap(),
-                descriptor: "0123456789abcdef".to_owned(),
-                policy: "enrolled".to_owned(),
-                addresses: vec!["/ip4/192.0.2.7/tcp/4001".to_owned()],
-                peers: 15,
-                connections: 12,
-                names: 2,
-                records: 4,
-                kept: 1,
-                started_ms: UnixMs(1_767_225_600_000),
-                served: 73,
-                throttled: 0,
-                version: "0.1.0".to_owned(),
-                buckets: vec![(0, 8)],
-                proxy: None,
-                reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
-            },
-        }],
-    );
+    let member = StatusReply {
+        peer: peer(1),
+        overlay: OverlayId::parse("p2psip.org").unwrap(),
+        descriptor: "0123456789abcdef".to_owned(),
+        policy: "enrolled".to_owned(),
+        addresses: vec!["/ip4/192.0.2.7/tcp/4001".to_owned()],
+        peers: 15,
+        connections: 12,
+        names: 2,
+        records: 4,
+        kept: 1,
+        started_ms: UnixMs(1_767_225_600_000),
+        served: 73,
+        throttled: 0,
+        version: "0.1.0".to_owned(),
+        buckets: vec![(0, 8)],
+        proxy: None,
+        reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
+    };
+    let socket = "/run/member.sock".to_owned();
+    let status = StatusOutcome { status: "member", socket, uptime_ms: 1_000, member: member.clone() };
+    let proxy = ProxyStatus { endpoints: vec!["udp 192.0.2.7:5060".to_owned()], ..ProxyStatus::default() };
+    let member = StatusReply { proxy: Some(proxy), ..member };
+    assert_shape("shell-status-proxy", &[StatusOutcome { member, ..status.clone() }]);
+    assert_shape("shell-status", &[status]);
     let near = PeerView { peer: peer(2), bits: 3, addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()] };
     assert_shape("shell-peers", &[PeersOutcome { status: "peers", member: peer(1), known: 15, peers: vec![near] }]);
     let buckets = vec![BucketView { bits: 0, peers: 8 }];
@@ -399,9 +426,12 @@ fn what_a_shell_tells_of_a_member() {
         expires_ms: UnixMs(1_767_229_200_000),
         tombstone: false,
         kept: true,
+        certificate: Some("4f2a".to_owned()),
+        pinned: false,
     };
-    let records = vec![HeldRecordView { expires_in_ms: 3_600_000, record }];
-    assert_shape("shell-records", &[HeldOutcome { status: "records", total: 1, records }]);
+    let uncertified = HeldRecord { certificate: None, ..record.clone() };
+    let records = [record, uncertified].map(|record| HeldRecordView { expires_in_ms: 3_600_000, record });
+    assert_shape("shell-records", &[HeldOutcome { status: "records", total: 2, records: records.to_vec() }]);
     assert_shape(
         "shell-ping",
         &[PingOutcome {

@@ -7,6 +7,7 @@ mod behaviour;
 mod bootstrap;
 mod calls;
 mod cli;
+mod discover;
 mod enroll;
 mod faults;
 mod forge;

@@ -8,6 +8,7 @@ use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
     check, config, descriptors,
     io::{Env, Io, Signal},
+    logging::LogFormat,
     output::{
         Format, Output, count,
         error::{Failure, Stop},
@@ -127,6 +128,18 @@ struct Args {
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
 
+    /// As a relay for members behind NATs, end a circuit after so many seconds [default: 7200]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    circuit_seconds: Option<String>,
+
+    /// As a relay, end a circuit that has carried so many octets [default: 33554432]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    circuit_octets: Option<String>,
+
+    /// Log on standard error as text, or as JSON, one object a line
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
+    log_format: LogFormat,
+
     /// Print a configuration file with every key explained, and end
     #[arg(long)]
     print_config: bool,
@@ -152,6 +165,10 @@ struct Args {
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
         &self.common
+    }
+
+    fn log_format(&self) -> LogFormat {
+        self.log_format
     }
 }
 
@@ -185,6 +202,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             adapter: adapter_request(&args)?,
             mdns: args.mdns,
             metrics: settings.metrics(args.metrics.as_deref())?,
+            circuits: settings.circuits(args.circuit_seconds.as_deref(), args.circuit_octets.as_deref())?,
         };
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
@@ -198,6 +216,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             let ended = ending.clone();
             let mut report = |outcome: JoinOutcome| {
                 let result = present(&outcome, output);
+                output.note("Ctrl-C leaves");
                 service_manager::ready(&outcome);
                 if result.is_err() {
                     ended.begin();
@@ -247,15 +266,12 @@ fn adapter_request(args: &Args) -> Result<Option<AdapterRequest>, Failure> {
     Ok(Some(AdapterRequest { listen, phones: phones.clone() }))
 }
 
-fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+/// Prints what has come of joining.
+pub(super) fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
     match output.format() {
         Format::Json => output.json(outcome),
         Format::Short => outcome.addresses.iter().try_for_each(|address| output.line(address)),
-        Format::Table => {
-            output.table(&listing(outcome))?;
-            output.note("Ctrl-C leaves");
-            Ok(())
-        }
+        Format::Table => output.table(&listing(outcome)),
     }
 }
 

@@ -100,7 +100,11 @@ impl Member {
             let responder = Arc::new(CoreResponder(core.clone()));
             member.socket = Some(SocketServer::start(path, responder, network.events().clone())?);
         }
-        join::join(&network, &config).await?;
+        if let Err(error) = join::join(&network, &config).await {
+            // Whoever tries again wants the same files, address and socket.
+            member.stop().await;
+            return Err(error.into());
+        }
         member.tasks = vec![
             tokio::spawn(join::stay_joined(core.clone(), config.clone(), stopping.clone())),
             tokio::spawn(sync::run(core.clone(), config.timing, stopping.clone())),

@@ -53,6 +53,9 @@ pub enum OpsError {
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The task of the member in this process has died.
+    #[error("the member in this process has ended unexpectedly; please report what was logged before")]
+    NotJoined,
     /// A record that cannot be made.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -252,7 +255,7 @@ impl OpsError {
             Self::Record(error) => error.kind(),
             Self::Sip(error) => error.kind(),
             Self::NotRegistered { kind, .. } => *kind,
-            Self::Capture { .. } => Kind::Local,
+            Self::Capture { .. } | Self::NotJoined => Kind::Local,
             Self::Ask { error, .. } => error.kind(),
             Self::PeerAddress { .. }
             | Self::NotCallable { .. }

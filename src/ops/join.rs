@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{sync::oneshot, task::JoinHandle};
+
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
 use crate::{
     dns::{
@@ -27,12 +29,16 @@ use crate::{
 pub use crate::{
     gatekeeper::TEMPLATE as GATEKEEPER_TEMPLATE,
     member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE},
+    overlay::swarm::CircuitLimits,
 };
 
 /// How long calls that are being set up may take to finish when a proxy peer leaves.
 const DRAIN: Duration = Duration::from_secs(30);
 /// The lease of a proxy peer that has the zone's key itself, in seconds.
 const LEASE: u32 = 120;
+
+/// How long finding out how others reach a new member may take.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What is asked of a new member.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +57,8 @@ pub struct JoinRequest {
     pub adapter: Option<AdapterRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// What one circuit through this member may cost it.
+    pub circuits: CircuitLimits,
 }
 
 /// What is asked of a proxy peer.
@@ -100,7 +108,7 @@ pub(super) struct Running {
 pub async fn join(
     access: &Access,
     request: &JoinRequest,
-    report: &mut dyn FnMut(JoinOutcome),
+    report: &mut impl FnMut(JoinOutcome),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     let started = Instant::now();
@@ -126,7 +134,7 @@ async fn serve(
     running: &Running,
     (gatekeeper, key): (Option<GatekeeperConfig>, Option<TsigKey>),
     started: Instant,
-    report: &mut dyn FnMut(JoinOutcome),
+    report: &mut impl FnMut(JoinOutcome),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     let member = &running.member;
@@ -175,6 +183,54 @@ async fn serve(
         gatekeeper.stop().await;
     }
     Ok(())
+}
+
+/// A membership in a task of its own, beside which this process does other things.
+#[derive(Debug)]
+pub struct Membership {
+    /// Dropped, or told, it ends the membership.
+    leave: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), OpsError>>,
+}
+
+impl Membership {
+    /// As [`join`], but returns as soon as this process is a member. Whoever drops the future gives up joining; whoever
+    /// drops the membership leaves in good order, as far as the runtime lives long enough.
+    ///
+    /// # Errors
+    /// As [`join`].
+    pub async fn begin(access: Access, request: JoinRequest) -> Result<(Self, JoinOutcome), OpsError> {
+        let (leave, left) = oneshot::channel::<()>();
+        let (joined, outcome) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut joined = Some(joined);
+            let mut report = |outcome| {
+                // Whoever waited has given up, and with it the membership.
+                let _ = joined.take().map(|joined| joined.send(outcome));
+            };
+            let shutdown = async {
+                let _ = left.await;
+            };
+            join(&access, &request, &mut report, shutdown).await
+        });
+        match outcome.await {
+            Ok(outcome) => Ok((Self { leave, task }, outcome)),
+            Err(_) => Err(match task.await {
+                Ok(Err(error)) => error,
+                // It has panicked, which was reported; or the runtime ends, and nobody will read this.
+                Ok(Ok(())) | Err(_) => OpsError::NotJoined,
+            }),
+        }
+    }
+
+    /// Leaves in good order, and returns when that is done.
+    ///
+    /// # Errors
+    /// What the membership failed of, if it had ended by itself.
+    pub async fn end(self) -> Result<(), OpsError> {
+        drop(self.leave);
+        self.task.await.unwrap_or(Err(OpsError::NotJoined))
+    }
 }
 
 /// How to be a proxy peer, an adapter or both.
@@ -245,6 +301,7 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.revocations = known.revocations.clone();
     config.network.quic = true;
     config.network.nat = true;
+    config.network.circuits = request.circuits;
     config.network.mdns = request.mdns;
     config.network.listen = listen_addresses(access, request);
     config.peers = peers;
@@ -253,6 +310,10 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.home = Some(home.clone());
     config.timing.join = access.timeout;
     let member = Member::start(config).await?;
+    if !member.network().table().is_empty() {
+        // Whoever asks for its addresses next should get those that lead here.
+        member.network().settled(SETTLED).await;
+    }
     for file in member.set_aside() {
         tracing::warn!(
             "{} could not be read ({}); it was set aside as {} and a new one begun",

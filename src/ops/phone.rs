@@ -312,7 +312,7 @@ impl Phone {
 }
 
 /// The address from which the system would send to another one. Nothing is sent.
-fn route_to(remote: SocketAddr) -> IpAddr {
+pub(super) fn route_to(remote: SocketAddr) -> IpAddr {
     let (any, loopback) = match remote {
         SocketAddr::V4(_) => (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::LOCALHOST)),
         SocketAddr::V6(_) => (IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::LOCALHOST)),

@@ -11,7 +11,11 @@ use std::{
 use serde::Serialize;
 
 use self::drift::{Drift, LeaseState, ProxyView, RuleView, compare, places, rules};
-use super::{Access, OpsError, ViaChoice, lookup::Lookups, outcome::LookupStatus, outcome::OfferView};
+use super::{
+    Access, OpsError, ViaChoice,
+    discover::{DiscoverRequest, discover},
+    outcome::{DiscoverStatus, OfferView},
+};
 use crate::{
     client::gatekeeper::{Decision, Decisions, DecisionsReply},
     clock::UnixMs,
@@ -20,7 +24,7 @@ use crate::{
         publish::{Plan, Publication, Publisher, SipEndpoint, Transport, ZoneAt, host_of, unreachable},
     },
     kind::Kind,
-    name::{OverlayId, PeerId, ResourceName, Service, ServiceUri},
+    name::{OverlayId, PeerId, Service},
     overlay::socket::SocketClient,
 };
 
@@ -517,16 +521,18 @@ async fn publisher(access: &Access, desk: &Desk, overlay: &OverlayId) -> Result<
     Ok(Publisher::new(zone(access, desk, overlay).await?, key, access.timeout))
 }
 
-/// What the proxy peers offer in the overlay.
+/// What the proxy peers offer in the overlay: all of them, for what is not offered is taken out of the DNS.
 async fn offers(access: &Access, overlay: &OverlayId) -> Result<Vec<OfferView>, OpsError> {
-    let name = ResourceName::from(ServiceUri::new(Service::Proxy, overlay.clone()));
     let access = Access { overlay: Some(overlay.clone()), ..access.clone() };
-    let outcome = Lookups::attach(&access, ViaChoice::Auto, &name).await?.lookup(&name).await?;
+    let services = vec![Service::Proxy];
+    let request = DiscoverRequest { services, wanted: None, via: ViaChoice::Auto, compare: false, probe: false };
+    let outcome = discover(&access, &request).await?;
     match outcome.status {
-        LookupStatus::Found => Ok(outcome.records.into_iter().filter_map(|record| record.offer).collect()),
-        LookupStatus::NotFound => Ok(Vec::new()),
-        LookupStatus::NobodyToAsk | LookupStatus::Untrusted | LookupStatus::Contested => {
-            let why = format!("the lookup of {name} says neither which proxy peers there are nor that there are none");
+        DiscoverStatus::Found | DiscoverStatus::NotFound if outcome.complete => {
+            Ok(outcome.services.into_iter().flat_map(|service| service.providers).map(OfferView::from).collect())
+        }
+        _ => {
+            let why = "the search for proxy peers says neither which there are nor that there are none".to_owned();
             Err(OpsError::NobodyToAsk { overlay: overlay.clone(), why })
         }
     }

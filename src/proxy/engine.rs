@@ -157,6 +157,8 @@ pub enum Output {
 pub struct Counts {
     /// Requests that were passed on, once each, however often they forked.
     pub forwarded: u64,
+    /// Those of them that may form a dialog and went to the public network, once for each server tried.
+    pub outgoing: u64,
     /// Requests that were answered here, by status class: 1xx to 6xx (the first is unused).
     pub answered: [u64; 6],
     /// Requests refused because their source sends too many.

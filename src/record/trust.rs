@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Payload, Refusal, VerifiedRecord,
     envelope::{self, Credentials},
+    service::MAX_SERVICE_LIFETIME,
 };
 use crate::{
     clock::UnixMs,
@@ -210,7 +211,8 @@ impl Trust {
         if written > now.after(CLOCK_TOLERANCE) {
             return Err(Refusal::FromTheFuture { by_ms: written.0.saturating_sub(now.0) });
         }
-        let max = Duration::from_secs(self.descriptor.limits().max_lifetime_s.into());
+        let longest = Duration::from_secs(self.descriptor.limits().max_lifetime_s.into());
+        let max = if payload.name.service().is_some() { longest.min(MAX_SERVICE_LIFETIME) } else { longest };
         let grace = if payload.is_tombstone() { TOMBSTONE_GRACE } else { Duration::ZERO };
         let lifetime = payload.expires.0.saturating_sub(payload.sequence);
         if Duration::from_millis(lifetime) > max + grace {

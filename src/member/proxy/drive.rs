@@ -12,10 +12,11 @@ use super::{
     Command, Shared,
     directory::{Directory, Found, Next, Reply, Waiting},
     servers,
+    way_back::{self, WayBack},
 };
 use crate::{
-    client::{ProxyStatus, Verdict},
-    dns::locate::Locator,
+    client::{self, ProxyStatus},
+    dns::locate::{Locator, Verdict},
     member::{OfferHandle, USUAL_AGE, adapter::Publisher, core::Core, gatekeeper::Inbox},
     name::{Aor, InstanceId, PeerId, ResourceName, Service},
     overlay::redir::Wanted,
@@ -48,6 +49,7 @@ enum Answer {
     User(Aor, Found),
     Uri(Question, Located),
     Published(InstanceId, bool),
+    Outside(Verdict),
 }
 
 /// The owner of an engine.
@@ -58,6 +60,7 @@ pub(super) struct Driver {
     core: Arc<Core>,
     locator: Locator,
     directory: Directory,
+    way_back: WayBack,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     locations: usize,
     lookups: u64,
@@ -98,6 +101,7 @@ impl Driver {
             core: core.clone(),
             locator,
             directory: Directory::default(),
+            way_back: WayBack::default(),
             answers: mpsc::channel(ANSWERS),
             locations: 0,
             lookups: 0,
@@ -152,6 +156,9 @@ impl Driver {
                 () = sleep_until(due) => self.engine.handle_timeout(now()),
             }
             self.perform();
+            if self.way_back.is_due(self.engine.counts().outgoing, now()) {
+                self.look_outside();
+            }
             let load = self.report();
             if load.abs_diff(self.offered_load) >= LOAD_STEP
                 && let Some(offer) = &self.offer
@@ -201,6 +208,7 @@ impl Driver {
                 self.engine.located(question, located, now());
             }
             Answer::Published(instance, done) => self.engine.published(instance, done, now()),
+            Answer::Outside(verdict) => self.way_back.found(self.core.descriptor().overlay(), verdict),
         }
     }
 
@@ -309,7 +317,7 @@ impl Driver {
             hops.truncate(MAX_PROXIES);
             let located = match (hops.is_empty(), found.outcome.reply.verdict) {
                 (false, _) => Located::Hops(hops),
-                (true, Verdict::NobodyToAsk) => Located::Nowhere { status: 503, reason: "Overlay Unreachable" },
+                (true, client::Verdict::NobodyToAsk) => Located::Nowhere { status: 503, reason: "Overlay Unreachable" },
                 (true, _) => Located::Nowhere { status: 480, reason: "No Proxy Peer" },
             };
             let _ = answers.send(Answer::Uri(question, located)).await;
@@ -324,6 +332,15 @@ impl Driver {
                 None => false,
             };
             let _ = answers.send(Answer::Published(instance, done)).await;
+        });
+    }
+
+    /// Finds out whether others find the overlay; that is their way back in a dialog.
+    fn look_outside(&self) {
+        let (locator, core, answers) = (self.locator.clone(), self.core.clone(), self.answers.0.clone());
+        tokio::spawn(async move {
+            let verdict = way_back::look(&locator, core.descriptor().overlay()).await;
+            let _ = answers.send(Answer::Outside(verdict)).await;
         });
     }
 
@@ -349,6 +366,7 @@ impl Driver {
                 dropped: counts.dropped,
                 lookups: self.lookups,
                 spared: self.directory.spared,
+                unlisted: self.way_back.is_missing,
             };
         });
         load

@@ -7,6 +7,7 @@
 mod directory;
 mod drive;
 pub(crate) mod servers;
+mod way_back;
 
 use std::{
     fmt, io,

@@ -37,9 +37,12 @@ impl Engine {
         let phone = context.targets.get(branch).copied().flatten();
         let (message, plan, source) = (context.message.clone(), context.plan.clone(), context.source.clone());
         let breadth = context.breadth;
+        let is_outgoing = source.protocol == Protocol::Overlay && self.is_recorded(&message, &source, &plan);
         let own = self.layer.new_branch(Some(mark(&message)));
         let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), phone, breadth, &hop, &own)?;
-        self.layer.request(&own, message.method(), bytes, hop, now).ok()
+        let client = self.layer.request(&own, message.method(), bytes, hop, now).ok()?;
+        self.counts.outgoing += u64::from(is_outgoing);
+        Some(client)
     }
 
     /// Passes the ACK of a 2xx on, without any state. It goes to one place: the first, if there are several.

@@ -238,6 +238,7 @@ fn a_call_from_outside_reaches_the_user_and_comes_back() {
     assert!(vias[0].host.is_name(&via_host(&peer(99))));
     assert_eq!((vias[1].received().unwrap().to_string(), vias[1].rport()), ("198.51.100.7".to_owned(), Some(5060)));
 
+    assert_eq!(world.engine.counts().outgoing, 0, "it comes in");
     world.answer(invite, 180).answer(invite, 200);
     let back = world.expect(&["180 INVITE to 198.51.100.7:5060", "200 INVITE to 198.51.100.7:5060"]);
     assert_eq!(back[1].1.vias().count(), 1);
@@ -270,6 +271,7 @@ fn a_call_from_a_member_leaves_the_overlay() {
     assert_eq!((via.transport, via.host.ip(), via.port), ("UDP", Some("192.0.2.1".parse().unwrap()), Some(5060)));
     assert_eq!(values(forwarded, Name::RecordRoute), ["<sip:p2psip.org;lr>"]);
     world.answer(&sent[1], 200).expect(&["200 INVITE to peer 1"]);
+    assert_eq!(world.engine.counts().outgoing, 1);
     let mut stranger = World::new();
     stranger.members.clear();
     stranger.receive(invite("sip:alice@p2psip.org", "2"), &stream(1)).expect(&["403 INVITE to peer 1"]);
