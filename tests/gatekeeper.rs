@@ -24,7 +24,7 @@ use p2psip::{
     },
     gatekeeper::Config,
     lab::LabOptions,
-    member::{Gatekeeper, GatekeeperConfig, Member, Proxy, ProxyConfig, ProxyTls, Publish, PublishBy},
+    member::{Gatekeeper, GatekeeperConfig, Member, Proxy, ProxyConfig, ProxyError, ProxyTls, Publish, PublishBy},
     name::{PeerId, ResourceName, Service, ServiceUri},
     sip::{
         Message,
@@ -91,10 +91,21 @@ const LAB: &str = "allow_private = true\n";
 const SHORT: &str = "allow_private = true\nlease = 5\n";
 
 async fn proxy_at(world: &TestWorld, member: &Member, listen: SocketAddr, addresses: &[&str]) -> Proxy {
-    let mut config = proxy_config(world, member, listen);
-    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    config.publish = config.publish.map(|publish| Publish { addresses, ..publish });
-    Proxy::start(member, config).await.unwrap()
+    let began = Instant::now();
+    loop {
+        let mut config = proxy_config(world, member, listen);
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        config.publish = config.publish.map(|publish| Publish { addresses, ..publish });
+        match Proxy::start(member, config).await {
+            Ok(proxy) => return proxy,
+            // On a machine that is busy, members may not agree at once who is to list the offer.
+            Err(ProxyError::Offer(error)) if began.elapsed() < PATIENCE => {
+                eprintln!("offered again: {error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 fn proxy_config(world: &TestWorld, member: &Member, listen: SocketAddr) -> ProxyConfig {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::Inbox;
 use crate::{
     client::{
-        PeerInfo, Reach, Verdict,
+        PeerInfo, Reach, ReachView, Verdict,
         gatekeeper::{
             DenialCode, Denied, Enter, EnterReply, Entered, Leave, LeaveReply, Prove, ProveReply, PublicationState,
             RequestId, statement,
@@ -250,37 +250,9 @@ impl Applicant {
 
     /// The addresses to be found at.
     fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
-        let reach = self.core.network().reach();
-        if !self.publish.force && matches!(reach.reach, Reach::Mapped | Reach::Relayed | Reach::Not) {
-            let why = format!("it is behind a NAT ({}); --publish-force enters it all the same", reach.why);
-            return Err(Failure { state: PublicationState::BehindNat, why, retry: Some(NAT_PAUSE) });
-        }
-        if !self.publish.addresses.is_empty() {
-            return Ok(self.publish.addresses.clone());
-        }
-        let own = self.places.iter().map(|(_, at)| at.ip());
-        let mapped = || {
-            let addresses = self.core.network().addresses();
-            addresses.iter().filter_map(|text| text.split('/').nth(2)?.parse::<IpAddr>().ok()).collect::<Vec<_>>()
-        };
-        let mut all: Vec<IpAddr> = own.collect();
-        if self.publish.force && reach.reach == Reach::Mapped {
-            all.extend(mapped());
-        }
-        // The best sort that there is: public, or else of a network, or else of this machine alone.
-        let rank = |address: &IpAddr| match unreachable(address) {
-            None => 0,
-            Some(_) if !address.is_loopback() => 1,
-            Some(_) => 2,
-        };
-        let best = all.iter().map(rank).min();
-        let mut addresses = Vec::new();
-        for address in all {
-            if Some(rank(&address)) == best && !addresses.contains(&address) && addresses.len() < MAX_EACH {
-                addresses.push(address);
-            }
-        }
-        Ok(addresses)
+        let network = self.core.network();
+        let own: Vec<IpAddr> = self.places.iter().map(|(_, at)| at.ip()).collect();
+        addresses(&self.publish, &network.reach(), own, &network.addresses())
     }
 
     fn endpoints(&self) -> Vec<SipEndpoint> {
@@ -497,6 +469,40 @@ impl Applicant {
     }
 }
 
+/// The addresses to be found at: those that were given, or else the best sort that it listens at. `told` are the
+/// multiaddrs that it tells others. Behind a NAT there are none that it should be found at (R11).
+fn addresses(
+    publish: &Publish,
+    reach: &ReachView,
+    mut own: Vec<IpAddr>,
+    told: &[String],
+) -> Result<Vec<IpAddr>, Failure> {
+    if !publish.force && matches!(reach.reach, Reach::Mapped | Reach::Relayed | Reach::Not) {
+        let why = format!("it is behind a NAT ({}); --publish-force enters it all the same", reach.why);
+        return Err(Failure { state: PublicationState::BehindNat, why, retry: Some(NAT_PAUSE) });
+    }
+    if !publish.addresses.is_empty() {
+        return Ok(publish.addresses.clone());
+    }
+    if reach.reach == Reach::Mapped {
+        own.extend(told.iter().filter_map(|text| text.split('/').nth(2)?.parse::<IpAddr>().ok()));
+    }
+    // Public ones, or else those of a network, or else those of this machine alone.
+    let rank = |address: &IpAddr| match unreachable(address) {
+        None => 0,
+        Some(_) if !address.is_loopback() => 1,
+        Some(_) => 2,
+    };
+    let best = own.iter().map(rank).min();
+    let mut addresses = Vec::new();
+    for address in own {
+        if Some(rank(&address)) == best && !addresses.contains(&address) && addresses.len() < MAX_EACH {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
 fn lease(entered: &Entered) -> Duration {
     Duration::from_millis(entered.lease_ms)
 }
@@ -504,6 +510,34 @@ fn lease(entered: &Entered) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_best_addresses_are_entered_and_none_behind_a_nat() {
+        let resolver = Resolver::new(&["127.0.0.1:53".parse().unwrap()]).unwrap();
+        let found = |reach, force, given: &[&str], own: &[&str]| {
+            let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+            let (by, resolver) = (PublishBy::Gatekeeper, resolver.clone());
+            let publish = Publish { by, resolver, addresses: ips(given), force };
+            let reach = ReachView { reach, why: "seen elsewhere".to_owned(), relays: vec![] };
+            let told = ["/ip4/198.51.100.1/tcp/4001".to_owned()];
+            addresses(&publish, &reach, ips(own), &told).map(|found| found.iter().map(ToString::to_string).collect())
+        };
+        let is = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let wild = ["192.0.2.1", "127.0.0.1", "10.0.0.1", "192.0.2.1", "2001:db8::1"];
+        let ok = |found: Result<Vec<String>, Failure>| found.ok().unwrap();
+        assert_eq!(ok(found(Reach::Direct, false, &[], &wild)), is(&["192.0.2.1", "2001:db8::1"]));
+        assert_eq!(ok(found(Reach::Unknown, false, &[], &["127.0.0.1", "10.0.0.1"])), is(&["10.0.0.1"]));
+        assert_eq!(ok(found(Reach::Unknown, false, &[], &["127.0.0.1"])), is(&["127.0.0.1"]));
+        assert_eq!(ok(found(Reach::Direct, false, &["203.0.113.1"], &wild)), is(&["203.0.113.1"]));
+        for reach in [Reach::Mapped, Reach::Relayed, Reach::Not] {
+            let failure = found(reach, false, &["203.0.113.1"], &wild).err().unwrap();
+            assert_eq!(failure.state, PublicationState::BehindNat);
+            assert!(failure.why.contains("behind a NAT (seen elsewhere)"), "{}", failure.why);
+        }
+        // Who insists is found where the NAT lets others in.
+        assert_eq!(ok(found(Reach::Mapped, true, &[], &["10.0.0.1"])), is(&["198.51.100.1"]));
+        assert_eq!(ok(found(Reach::Relayed, true, &["203.0.113.1"], &["10.0.0.1"])), is(&["203.0.113.1"]));
+    }
 
     #[test]
     fn a_refusal_is_asked_again_when_the_gatekeeper_says() {
