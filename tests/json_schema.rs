@@ -277,6 +277,7 @@ fn join() {
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned()],
             socket: "/run/member.sock".to_owned(),
             proxy: vec!["udp 192.0.2.7:5060".to_owned()],
+            adapter: vec!["udp 192.0.2.7:5070".to_owned()],
             metrics: Some("http://127.0.0.1:9464/metrics".to_owned()),
             peers: 1,
             restored: 0,
@@ -310,6 +311,7 @@ fn calls() {
         parties: vec![PartyView { name: "alice".to_owned(), address: "127.0.0.1:5060".to_owned() }],
         messages: vec![message(None), message(Some(200))],
         hops: vec![hop],
+        asked: Vec::new(),
     };
     let answered = CallOutcome {
         status: CallStatus::Answered,

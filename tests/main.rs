@@ -1,6 +1,7 @@
 //! The integration tests, in one binary: linking it once is what takes the time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adapter;
 mod attacks;
 mod behaviour;
 mod bootstrap;
@@ -11,6 +12,7 @@ mod faults;
 mod forge;
 mod forged;
 mod json_schema;
+mod lab;
 mod layers;
 mod liars;
 mod locate;

@@ -134,7 +134,8 @@ pub(super) struct CaptureArgs {
 impl CaptureArgs {
     /// As the use cases want it. Of JSON the flow is part.
     pub(super) fn request(&self, env: &Env) -> CaptureRequest {
-        CaptureRequest { flow: self.ladder, pcap: self.pcap.as_ref().map(|path| env.directory().join(path)) }
+        let pcap = self.pcap.as_ref().map(|path| env.directory().join(path));
+        CaptureRequest { flow: self.ladder, pcap, tap: None }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::ops::{
-    join::{JoinRequest, ProxyRequest, ProxyTls, join},
+    join::{AdapterRequest, JoinRequest, PHONES_TEMPLATE, ProxyRequest, ProxyTls, join},
     outcome::JoinOutcome,
 };
 
@@ -30,6 +30,7 @@ pub const TOOL: Tool = Tool {
     description: &[
         "Joins an overlay, or founds it if there is no other member, and stays: it takes part in routing, stores records of others, and serves the tools on this machine through a unix socket. It prints how it can be reached as soon as it is a member.",
         "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published. With --local, without a descriptor and without --peer, it founds a new overlay of the policy open, in which any key may claim any name; p2p-enroll init makes one with a CA.",
+        "With --adapter it serves ordinary SIP phones: each registers with the password that --phones has for it, is then a user of the overlay, and calls and is called like any other. A phone needs nothing but its address of record, its user name and password, and this adapter as its registrar and outbound proxy.",
         "Ctrl-C leaves the overlay in order and exits 130; SIGTERM does the same and exits 0. A second signal ends at once.",
     ],
     exits: &[
@@ -43,6 +44,7 @@ pub const TOOL: Tool = Tool {
         Example { line: "p2p-join p2psip.org", does: "join, found through the DNS" },
         Example { line: "p2p-join p2psip.org --peer MULTIADDR", does: "join through one member" },
         Example { line: "p2p-join --local testnet", does: "an overlay of your own, without DNS" },
+        Example { line: "p2p-join --adapter 192.0.2.7:5060 --phones phones.toml", does: "let phones in" },
         Example { line: "p2p-join --print-config > p2psip.toml", does: "begin a configuration" },
     ],
     bare: Args::command,
@@ -80,6 +82,14 @@ struct Args {
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_key: Option<PathBuf>,
 
+    /// Serve ordinary SIP phones on this address, over UDP and TCP
+    #[arg(long, value_name = "ADDR", requires = "phones")]
+    adapter: Option<String>,
+
+    /// The phones that may register; --print-phones shows such a file
+    #[arg(long, value_name = "FILE", requires = "adapter")]
+    phones: Option<PathBuf>,
+
     /// Announce the member on the local network, and find others there (mDNS)
     #[arg(long)]
     mdns: bool,
@@ -91,6 +101,10 @@ struct Args {
     /// Print a configuration file with every key explained, and end
     #[arg(long)]
     print_config: bool,
+
+    /// Print a file of phones with every key explained, and end
+    #[arg(long)]
+    print_phones: bool,
 
     #[command(flatten)]
     access: AccessArgs,
@@ -119,6 +133,9 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if args.print_config {
             return output.text(&config::template()).map(|()| 0);
         }
+        if args.print_phones {
+            return output.text(PHONES_TEMPLATE).map(|()| 0);
+        }
         let settings = Settings::read(&args.home, env)?;
         let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
         if output.io().owns_process {
@@ -128,6 +145,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             listen: settings.listen(&args.listen)?,
             local: settings.local(args.local),
             proxy: proxy_request(&args)?,
+            adapter: adapter_request(&args)?,
             mdns: args.mdns,
             metrics: settings.metrics(args.metrics.as_deref())?,
         };
@@ -177,6 +195,13 @@ fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
     Ok(Some(ProxyRequest { listen: address(listen)?, tls }))
 }
 
+/// What the options say about being an adapter.
+fn adapter_request(args: &Args) -> Result<Option<AdapterRequest>, Failure> {
+    let (Some(listen), Some(phones)) = (&args.adapter, &args.phones) else { return Ok(None) };
+    let listen = check::socket_address(listen).map_err(Failure::usage)?;
+    Ok(Some(AdapterRequest { listen, phones: phones.clone() }))
+}
+
 fn present(outcome: &JoinOutcome, output: &mut Output<'_, '_>) -> Result<(), Stop> {
     match output.format() {
         Format::Json => output.json(outcome),
@@ -199,6 +224,9 @@ fn listing(outcome: &JoinOutcome) -> Grid {
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
     if !outcome.proxy.is_empty() {
         grid.pair("proxy peer", Cell::lines(&outcome.proxy, Tone::Good));
+    }
+    if !outcome.adapter.is_empty() {
+        grid.pair("phones", Cell::lines(&outcome.adapter, Tone::Good));
     }
     if let Some(url) = &outcome.metrics {
         grid.pair("metrics", Cell::text(url, Tone::Plain));
@@ -229,6 +257,7 @@ mod tests {
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned(), "/ip4/192.0.2.7/tcp/4001".to_owned()],
             socket: "/home/alice/.local/share/p2psip/member.sock".to_owned(),
             proxy: Vec::new(),
+            adapter: Vec::new(),
             metrics: None,
             peers: 0,
             restored: 12,

@@ -18,6 +18,7 @@ use super::{
     output::{
         Format, Output, count,
         error::{Failure, Stop},
+        ladder::{Numbers, Strokes},
         table::{Cell, Grid, Tone},
     },
     register,
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     identity::Home,
     kind::Kind,
-    lab::{LabError, LabOptions, World},
+    lab::{DomainView, Figure, FigureOutcome, FigureStatus, LabError, LabOptions, World},
 };
 
 /// Members of the world that `run` builds.
@@ -37,14 +38,20 @@ const PEERS: usize = 16;
 pub const TOOL: Tool = Tool {
     name: "p2p-lab",
     description: &[
-        "Builds a whole world on loopback, in one process and without any service: an enrolled overlay p2psip.org, its DNS, and three devices of two users, each with a home of its own. Nothing of it is simulated: the members are what p2p-join runs, with swarms and sockets of their own.",
-        "run (the default) registers the users with p2p-register, looks everything up with p2p-lookup, shows what they print, and ends. It exits 0 only if every answer is right.",
-        "up prints lines for eval and stays until SIGTERM or Ctrl-C. In another terminal every tool then finds this world, as alice at her desk.",
+        "Builds a whole world on loopback, in one process and without any service: an enrolled overlay p2psip.org with two proxy peers, its DNS, three devices of two users, each with a home of its own, and two conventional SIP domains, example.org and example.com. Nothing of it is simulated: the members are what p2p-join runs, with swarms and sockets of their own, and SIP goes over UDP, TCP and streams of the overlay.",
+        "run (the default) plays the signalling of the draft's figures with real calls: each as a ladder of what went over the wire, seen from all ends, with the numbers of the draft's steps. Then it registers the users with p2p-register, looks everything up with p2p-lookup, shows what they print, and ends. It exits 0 only if every step happened and every answer is right; the first step that did not happen is named.",
+        "up prints lines for eval and stays until SIGTERM or Ctrl-C. In another terminal every tool then finds this world, as alice at her desk. sip:bob@p2psip.org and sip:bob@example.com answer calls; P2PSIP_PROXY is where a proxy peer takes SIP from outside.",
     ],
-    exits: &[(0, "every answer was right"), (1, "some answer was wrong"), (2, "wrong usage"), (5, "local failure")],
+    exits: &[
+        (0, "every step happened, every answer was right"),
+        (1, "some step did not, or some answer was wrong"),
+        (2, "wrong usage"),
+        (5, "local failure"),
+    ],
     examples: &[
         Example { line: "p2p-lab", does: "watch the world at work" },
         Example { line: "p2p-lab up --peers 64 > lab.env &", does: "a world to use; then: . ./lab.env" },
+        Example { line: "p2p-invite --ladder sip:bob@example.com", does: "in it: out through a proxy peer" },
     ],
     bare: Args::command,
 };
@@ -74,7 +81,7 @@ struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 enum Action {
-    /// Register users, look everything up, show it, and end (the default)
+    /// Play the figures, register users, look everything up, show it, and end (the default)
     Run,
     /// Print `export NAME=value` lines and stay until SIGTERM
     Up,
@@ -93,17 +100,19 @@ pub fn main() -> ExitCode {
 
 /// Runs `p2p-lab` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
-    tool::run(&TOOL, arguments, env, io, |args: Args, _, output| {
+    tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
+        let strokes = Strokes::of(env);
         if output.io().owns_process {
             descriptors::raise_limit();
         }
         let mut options = LabOptions::new(args.peers).map_err(failure)?;
         options.quic = args.quic;
         options.folder = args.folder;
+        options.sip = true;
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         let Stayed { result, signal } = runtime::stay(Threads::Many, signals, &progress, |ending| async {
             match args.command.unwrap_or(Action::Run) {
-                Action::Run => tour(options, output, ending).await,
+                Action::Run => tour(options, strokes, output, ending).await,
                 Action::Up => up(options, output, ending).await,
             }
         })?;
@@ -149,13 +158,17 @@ async fn up(options: LabOptions, output: &mut Output<'_, '_>, ending: Ending) ->
         let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into()));
         let variables: serde_json::Map<String, serde_json::Value> = pairs.collect();
         let (members, elapsed_ms) = (world.members().len(), milliseconds(began.elapsed()));
-        output.json(&Up { status: "up", members, environment: variables, elapsed_ms })?;
+        output.json(&Up { status: "up", members, environment: variables, domains: world.domains(), elapsed_ms })?;
     } else {
         for (name, value) in &environment {
             output.line(&format!("export {name}={}", quoted(value)))?;
         }
         let members = count(world.members().len(), "member");
         output.note(&format!("{members} up after {:.1} s; SIGTERM or Ctrl-C ends", began.elapsed().as_secs_f64()));
+        output.note("sip:bob@p2psip.org and sip:bob@example.com answer calls");
+        for DomainView { name, user, password, .. } in world.domains() {
+            output.note(&format!("sip:{user}@{name} has the password in {}", password.display()));
+        }
     }
     ending.begun().await;
     world.stop().await;
@@ -177,6 +190,7 @@ struct Up {
     status: &'static str,
     members: usize,
     environment: serde_json::Map<String, serde_json::Value>,
+    domains: Vec<DomainView>,
     elapsed_ms: f64,
 }
 
@@ -211,17 +225,30 @@ struct Tour {
     members: usize,
     started_ms: f64,
     elapsed_ms: f64,
+    figures: Vec<FigureOutcome>,
     steps: Vec<Played>,
 }
 
 /// `p2p-lab run`.
-async fn tour(options: LabOptions, output: &mut Output<'_, '_>, ending: Ending) -> Result<u8, Stop> {
+async fn tour(options: LabOptions, strokes: Strokes, output: &mut Output<'_, '_>, ending: Ending) -> Result<u8, Stop> {
     let began = Instant::now();
-    let Some(world) = build(options, output, &ending).await? else { return Ok(0) };
+    let Some(mut world) = build(options, output, &ending).await? else { return Ok(0) };
+    world.seat_alice().await.map_err(failure)?;
     let started = began.elapsed();
     let visible = output.format() != Format::Json;
     if visible {
         introduce(&world, started, output)?;
+    }
+    let mut figures = Vec::new();
+    for figure in Figure::ALL {
+        let played = tokio::select! {
+            played = world.play(figure) => played,
+            () = ending.clone().begun() => return Ok(0),
+        };
+        if visible {
+            show(&played, strokes, output)?;
+        }
+        figures.push(played);
     }
     let mut steps = Vec::new();
     for scene in scenes(&world)? {
@@ -234,10 +261,12 @@ async fn tour(options: LabOptions, output: &mut Output<'_, '_>, ending: Ending) 
     let members = world.members().len();
     world.stop().await;
     let right = steps.iter().filter(|step| step.right).count();
-    let status = if right == steps.len() { "ok" } else { "wrong" };
+    let drawn = figures.iter().filter(|figure| figure.status == FigureStatus::AsDrawn).count();
+    let status = if right == steps.len() && drawn == figures.len() { "ok" } else { "wrong" };
     if visible {
         let summary = format!(
-            "{right} of {} answers right, in {:.1} s with everything",
+            "{drawn} of {} figures as drawn, {right} of {} answers right, in {:.1} s with everything",
+            figures.len(),
             steps.len(),
             began.elapsed().as_secs_f64()
         );
@@ -246,7 +275,7 @@ async fn tour(options: LabOptions, output: &mut Output<'_, '_>, ending: Ending) 
         output.note("to use such a world yourself: p2p-lab up");
     } else {
         let (started_ms, elapsed_ms) = (milliseconds(started), milliseconds(began.elapsed()));
-        output.json(&Tour { status, members, started_ms, elapsed_ms, steps })?;
+        output.json(&Tour { status, members, started_ms, elapsed_ms, figures, steps })?;
     }
     Ok(u8::from(status != "ok"))
 }
@@ -267,7 +296,31 @@ fn introduce(world: &World, started: Duration, output: &mut Output<'_, '_>) -> R
     let replication = format!("{} members hold each record", descriptor.limits().replication);
     grid.pair("storers", Cell::text(replication, Tone::Plain));
     grid.pair("DNS", Cell::text(world.dns().to_string(), Tone::Plain));
+    let proxies = world.proxies().iter().map(ToString::to_string).collect::<Vec<_>>();
+    grid.pair("proxy peers", Cell::text(proxies.join(", "), Tone::Plain));
+    for domain in world.domains() {
+        grid.pair("SIP domain", Cell::text(format!("{} at {}", domain.name, domain.address), Tone::Plain));
+    }
     output.table(&grid)
+}
+
+/// Draws a figure as it was played, and says whether that is what the draft draws.
+fn show(played: &FigureOutcome, strokes: Strokes, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    output.text("\n")?;
+    output.heading(&format!("Figure {} (draft §{}): {}", played.figure, played.section, played.title))?;
+    let numbered = || played.steps.iter().filter_map(|step| Some((step, step.step?)));
+    let numbers = Numbers {
+        messages: numbered().filter_map(|(step, number)| Some((step.message?, number))).collect(),
+        asked: numbered().filter_map(|(step, number)| Some((step.asked?, number))).collect(),
+    };
+    output.figure(&played.flow, &numbers, strokes)?;
+    if let Some(failure) = &played.failure {
+        output.complain(failure);
+        return Ok(());
+    }
+    let steps = numbered().map(|(_, number)| number).collect::<Vec<_>>().join(", ");
+    let answered = played.call.as_ref().and_then(|call| call.answered_ms).unwrap_or_default();
+    output.praise(&format!("as drawn: {steps}; answered after {answered:.1} ms, hung up from end to end"))
 }
 
 /// What the tour shows: each device registers, then a visitor who holds no keys looks everything up.

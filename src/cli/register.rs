@@ -176,7 +176,7 @@ fn public_request(
     PublicRequest::check(public, &aor)?;
     let io = output.io();
     let user = public::user(&args.public, public, env, io.owns_process && io.stdin_is_terminal)?;
-    Ok(PublicRequest { aor, public: public.to_owned(), contacts, expires, user, remove, stay })
+    Ok(PublicRequest { aor, public: public.to_owned(), contacts, expires, user, remove, stay, tap: None })
 }
 
 /// The user that is meant: given, else the configured one, and one of the overlay.

@@ -56,7 +56,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, IdentityError> {
 }
 
 /// As [`read`], of a file that nobody else may read or change.
-pub(super) fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>, IdentityError> {
+pub(crate) fn read_secret(path: &Path, limit: u64) -> Result<Vec<u8>, IdentityError> {
     let file = File::open(path).map_err(IdentityError::io("open", path))?;
     // Of the open file, not of the path: what is checked is what is read.
     let metadata = file.metadata().map_err(IdentityError::io("read", path))?;

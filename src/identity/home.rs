@@ -33,6 +33,7 @@ const MAX_PINS: u64 = 1024 * 1024;
 /// issued/*.pem      copies for its revocations   (also only in the CA's home)
 /// pins.toml         what was trusted before      last-sequence  of the records written from here
 /// records.redb      records stored for others    lock, member.sock   of the running member
+/// phones/*          a home for each phone of its adapter
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
@@ -125,6 +126,11 @@ impl Home {
     /// What was trusted on first use.
     pub fn pins_path(&self) -> PathBuf {
         self.folder.join("pins.toml")
+    }
+
+    /// The home of a phone of this member's adapter.
+    pub fn phone_path(&self, user: &str) -> PathBuf {
+        self.folder.join("phones").join(user)
     }
 
     /// The socket of the running member.

@@ -32,7 +32,7 @@ pub use revocation::RevocationList;
 pub(crate) use revocation::is_serial;
 
 /// What the TOML parser says, in one line.
-fn one_line(text: &str, error: &toml::de::Error) -> String {
+pub(crate) fn one_line(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', " ");
     match error.span().and_then(|span| text.get(..span.start)) {
         Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),

@@ -7,16 +7,17 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::{
+    LabError,
+    sip::{CONVENTIONAL, PROXIES, Sip, write_secret},
+};
 use crate::{
     client::PeerInfo,
     clock::UnixMs,
-    dns::{self, DnsError, DnsServer, Grant, TsigKey, Zone},
-    identity::{
-        Authority, Certificate, CertificateRequest, Descriptor, Home, IdentityError, Limits, Policy, SecretKey,
-    },
-    kind::Kind,
-    member::{Member, MemberConfig, MemberError, Offer, OfferError, OfferHandle, Timing},
-    name::{Aor, NameError, OverlayId, ResourceName, Service, ServiceUri},
+    dns::{self, DnsServer, Grant, TsigKey, Zone},
+    identity::{Authority, Certificate, CertificateRequest, Descriptor, Home, Limits, Policy, SecretKey},
+    member::{Member, MemberConfig, Offer, OfferHandle, Timing},
+    name::{Aor, OverlayId, ResourceName, Service, ServiceUri},
 };
 
 /// Storers of a record unless told otherwise: few, so that even a small overlay has members without it.
@@ -51,6 +52,8 @@ pub struct LabOptions {
     pub policy: Policy,
     /// Storers of a record.
     pub replication: u8,
+    /// Whether proxy peers serve, conventional domains are beside the overlay, and people have phones.
+    pub sip: bool,
 }
 
 impl LabOptions {
@@ -82,70 +85,8 @@ impl LabOptions {
             timing,
             policy: Policy::Enrolled,
             replication: REPLICATION,
+            sip: false,
         })
-    }
-}
-
-/// Why the world could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    /// Too few members for the users and services.
-    #[error("{members} members are too few for the lab: it takes at least {}", LabOptions::MIN_MEMBERS)]
-    TooSmall {
-        /// What was asked for.
-        members: usize,
-    },
-    /// The folder cannot be made.
-    #[error("cannot make the lab's folder {path}: {why}")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the operating system says.
-        why: std::io::Error,
-    },
-    /// A name.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// Keys and certificates.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// A member.
-    #[error(transparent)]
-    Member(#[from] MemberError),
-    /// The DNS.
-    #[error(transparent)]
-    Dns(#[from] DnsError),
-    /// The key with which the zone is changed.
-    #[error("no key for the lab's DNS: {why}")]
-    DnsKey {
-        /// Why there is none.
-        why: String,
-    },
-    /// A service.
-    #[error(transparent)]
-    Offer(#[from] OfferError),
-    /// The members did not find each other.
-    #[error("after {seconds} s {alone} members of the lab still know too few others")]
-    Unsettled {
-        /// How long was waited.
-        seconds: u64,
-        /// How many members are too much alone.
-        alone: usize,
-    },
-}
-
-impl LabError {
-    /// What sort of failure this is.
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::TooSmall { .. } => Kind::Usage,
-            Self::Name(error) => error.kind(),
-            Self::Identity(error) => error.kind(),
-            Self::Member(error) => error.kind(),
-            Self::Dns(error) => error.kind(),
-            Self::Offer(error) => error.kind(),
-            Self::DnsKey { .. } | Self::Folder { .. } | Self::Unsettled { .. } => Kind::Local,
-        }
     }
 }
 
@@ -174,6 +115,7 @@ pub struct World {
     offers: Vec<OfferHandle>,
     dns: DnsServer,
     dns_key: PathBuf,
+    pub(super) sip: Sip,
 }
 
 impl World {
@@ -193,9 +135,15 @@ impl World {
         let descriptor =
             Arc::new(Descriptor::new(options.overlay.clone(), !options.overlay.is_fqdn(), options.policy, ca, limits)?);
         let key = TsigKey::generate("lab").map_err(|why| LabError::DnsKey { why })?;
-        let dns_key = write_key(&folder, &key)?;
-        let zone = Zone::new(options.overlay.as_str())?.with_key(key, vec![Grant::all()]);
-        let dns = DnsServer::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), vec![zone]).await?;
+        let dns_key = folder.join("dns.key");
+        write_secret(&dns_key, &key.to_file())?;
+        let mut zones = vec![Zone::new(options.overlay.as_str())?.with_key(key.clone(), vec![Grant::all()])];
+        if options.sip {
+            for (domain, _) in CONVENTIONAL {
+                zones.push(Zone::new(domain)?);
+            }
+        }
+        let dns = DnsServer::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), zones).await?;
         let members = Vec::with_capacity(options.members);
         let mut world = Self {
             options,
@@ -208,6 +156,7 @@ impl World {
             offers: vec![],
             dns,
             dns_key,
+            sip: Sip::default(),
         };
         for (name, user) in USERS {
             world.add_user(name, user).await?;
@@ -221,6 +170,9 @@ impl World {
         world.settle().await?;
         world.publish().await?;
         world.offer_services().await?;
+        if world.options.sip {
+            world.start_sip(&key).await?;
+        }
         Ok(world)
     }
 
@@ -274,14 +226,16 @@ impl World {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let alice = self.users.first();
         let of_alice = |path: fn(&User) -> &PathBuf| alice.map(|user| path(user).display().to_string());
-        vec![
+        let mut environment = vec![
             ("P2PSIP_OVERLAY", self.options.overlay.to_string()),
             ("P2PSIP_SOCKET", of_alice(|user| &user.socket).unwrap_or_default()),
             ("P2PSIP_PEER", self.entries().join(" ")),
             ("P2PSIP_DNS", self.dns().to_string()),
             ("P2PSIP_HOME", of_alice(|user| &user.home).unwrap_or_default()),
             ("P2PSIP_AOR", alice.map(|user| user.aor.to_string()).unwrap_or_default()),
-        ]
+        ];
+        environment.extend(self.proxies().first().map(|proxy| ("P2PSIP_PROXY", proxy.to_string())));
+        environment
     }
 
     /// Kills a member as SIGKILL would, by its index in [`World::members`].
@@ -298,6 +252,7 @@ impl World {
 
     /// Ends everything in good order.
     pub async fn stop(mut self) {
+        self.stop_sip().await;
         let stopping = self.members.drain(..).map(Member::stop);
         futures::future::join_all(stopping).await;
         self.dns.stop().await;
@@ -395,10 +350,17 @@ impl World {
         Ok(())
     }
 
-    /// Has two members offer each service. Their offers say that nothing is served: the roles come with SIP and TURN.
+    /// The member that offers the service with this number: the first ones are proxy peers.
+    pub(super) fn provider(&self, nth: usize) -> Option<&Member> {
+        self.members.get(USERS.len() + nth)
+    }
+
+    /// Has two members offer each service. The offers say that nothing is served; those of proxy peers that do serve are
+    /// their own.
     async fn offer_services(&mut self) -> Result<(), LabError> {
-        let providers = self.members.iter().skip(USERS.len());
-        let services = SERVICES.into_iter().flat_map(|service| [service; 2]);
+        let own = if self.options.sip { PROXIES } else { 0 };
+        let providers = self.members.iter().skip(USERS.len() + own);
+        let services = SERVICES.into_iter().flat_map(|service| [service; PROXIES]).skip(own);
         let offers = providers.zip(services).map(|(member, service)| self.offer(member, service, false));
         self.offers = futures::future::try_join_all(offers).await?;
         Ok(())
@@ -413,21 +375,6 @@ impl World {
         let certificate = self.enrol(member.key(), std::slice::from_ref(&name))?;
         Ok(member.offer(Offer { service, endpoints: vec![], certificate, serving, load: 0 }).await?)
     }
-}
-
-/// Writes the DNS key where only its owner can read it.
-fn write_key(folder: &Path, key: &TsigKey) -> Result<PathBuf, LabError> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let path = folder.join("dns.key");
-    let error = |why| LabError::Folder { path: path.clone(), why };
-    // One of an earlier world may be there, with other permissions.
-    match std::fs::remove_file(&path) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(error(cause)),
-        _ => {}
-    }
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    file.and_then(|mut file| file.write_all(key.to_file().as_bytes())).map_err(error)?;
-    Ok(path)
 }
 
 /// The lab's folder: the given one, or a temporary one that goes with the world.

@@ -4,6 +4,7 @@
 //! tasks keep it well: `sync` compares records with the neighbours that should hold the same ones, `keep` stores
 //! again what clients handed in, and a third finds its way back when every peer is gone.
 
+pub mod adapter;
 mod config;
 mod core;
 mod error;
@@ -27,6 +28,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use self::core::Core;
 pub use self::{
+    adapter::{AdapterConfig, AdapterError, Phone, PhonesError},
     config::{MemberConfig, Timing},
     core::{Handler, remembered},
     error::MemberError,

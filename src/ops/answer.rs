@@ -103,7 +103,8 @@ pub async fn answer(
     result
 }
 
-async fn start(access: &Access, request: &AnswerRequest) -> Result<(Phone, Option<inside::Stay>), OpsError> {
+/// A user agent that answers as requested, and how it is registered if it is in the overlay.
+pub(super) async fn start(access: &Access, request: &AnswerRequest) -> Result<(Phone, Option<inside::Stay>), OpsError> {
     let options = Options { family: access.family, unreachable: has_no_route, ..Options::default() };
     let locator = Locator::new(access.resolver()?, options);
     let plan = AnswerPlan {
@@ -116,14 +117,14 @@ async fn start(access: &Access, request: &AnswerRequest) -> Result<(Phone, Optio
     let mut config = AgentConfig { answer: Some(plan), ..AgentConfig::default() };
     if let Some(address) = request.listen {
         config.user = user_part(request.user.as_deref())?;
-        let finder = Finder::new(None, locator, None, access.timeout);
+        let finder = Finder::new(None, locator, None, access.timeout).watched(request.capture.tap.clone());
         return Ok((Phone::start(config, both(address), None, finder, &request.capture)?, None));
     }
     let text = request.user.clone().unwrap_or_default();
     let aor = Aor::parse(&text)?;
     let (stay, inside, port) = inside::enter(access, &aor, true).await?;
     (config.user, config.contact) = (Some(aor.user().to_owned()), Some(stay.presence.gruu()));
-    let finder = Finder::new(Some(inside), locator, None, access.timeout);
+    let finder = Finder::new(Some(inside), locator, None, access.timeout).watched(request.capture.tap.clone());
     let phone = Phone::start(config, any_port(access.family), Some(port), finder, &request.capture)?;
     Ok((phone, Some(stay)))
 }
@@ -142,7 +143,8 @@ fn both(address: SocketAddr) -> Vec<(Protocol, SocketAddr)> {
     vec![(Protocol::Udp, address), (Protocol::Tcp, address)]
 }
 
-fn free_port(ip: IpAddr) -> u16 {
+/// A port that is free for UDP and for TCP; 0 if there seems to be none.
+pub(crate) fn free_port(ip: IpAddr) -> u16 {
     let candidate = || {
         let udp = UdpSocket::bind((ip, 0)).ok()?;
         let port = udp.local_addr().ok()?.port();

@@ -4,7 +4,7 @@ use crate::{
     dns::{DnsError, PublishError},
     identity::IdentityError,
     kind::Kind,
-    member::{MemberError, MetricsError, ProxyError},
+    member::{MemberError, MetricsError, PhonesError, ProxyError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
@@ -44,6 +44,9 @@ pub enum OpsError {
     /// The member cannot be a proxy peer.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The file of an adapter's phones.
+    #[error(transparent)]
+    Phones(#[from] PhonesError),
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -241,6 +244,7 @@ impl OpsError {
             Self::Member(error) => error.kind(),
             Self::Metrics(error) => error.kind(),
             Self::Proxy(error) => error.kind(),
+            Self::Phones(error) => error.kind(),
             Self::Record(error) => error.kind(),
             Self::Sip(error) => error.kind(),
             Self::NotRegistered { kind, .. } => *kind,

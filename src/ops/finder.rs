@@ -17,6 +17,7 @@ use crate::{
     kind::Kind,
     name::{Aor, OverlayId, PeerId, ResourceName, Service, ServiceUri},
     sip::{
+        tap::Tap,
         transport::{Hop, Protocol, Remote},
         uri::SipUri,
     },
@@ -49,6 +50,7 @@ pub(super) struct Finder {
     /// Where requests that begin a dialog go, whomever they are for.
     outbound: Option<String>,
     timeout: Duration,
+    tap: Option<Tap>,
 }
 
 /// The overlay as this process knows it.
@@ -74,7 +76,12 @@ impl Finder {
         outbound: Option<String>,
         timeout: Duration,
     ) -> Self {
-        Self { overlay, locator, outbound, timeout }
+        Self { overlay, locator, outbound, timeout, tap: None }
+    }
+
+    /// The same, but somebody listens in.
+    pub(super) fn watched(self, tap: Option<Tap>) -> Self {
+        Self { tap, ..self }
     }
 
     /// The next hops of a URI, the best first.
@@ -116,7 +123,11 @@ impl Finder {
                 ResourceName::User(Aor::parse(uri.as_str()).map_err(|error| not_found(Kind::Usage, error.to_string()))?)
             }
         };
+        let began = Instant::now();
         let outcome = inside.lookups.lock().await.lookup(&name).await.map_err(|error| failed(&error))?;
+        if let Some(tap) = &self.tap {
+            tap.asked("overlay", &outcome.uri, answer(&outcome, uri.user.is_some()), began);
+        }
         check(&outcome)?;
         let mut found = Vec::new();
         for record in &outcome.records {
@@ -176,8 +187,12 @@ impl Finder {
             transport,
             maddr: uri.maddr().as_ref().map(host),
         };
-        let located = self.locator.locate(&query, Instant::now() + self.timeout).await;
+        let began = Instant::now();
+        let located = self.locator.locate(&query, began + self.timeout).await;
         let located = located.map_err(|error| not_found(error.kind(), error.to_string()))?;
+        if let (Some(tap), Host::Name(name)) = (&self.tap, &query.host) {
+            tap.asked("DNS", name, located.to_string(), began);
+        }
         if located.targets.is_empty() {
             let domain = &query.host;
             let (kind, why) = match located.verdict {
@@ -227,6 +242,20 @@ fn check(outcome: &LookupOutcome) -> Result<(), NotFound> {
         LookupStatus::Untrusted | LookupStatus::Contested => {
             Err(not_found(Kind::Untrusted, format!("what the overlay has for {uri} is not to be trusted")))
         }
+    }
+}
+
+/// What a lookup found, in a few words.
+fn answer(outcome: &LookupOutcome, user: bool) -> String {
+    let (number, what) = if user {
+        (outcome.records.iter().map(|record| record.contacts.len()).sum::<usize>(), "contact")
+    } else {
+        (outcome.records.len(), "proxy peer")
+    };
+    match number {
+        0 => "nobody".to_owned(),
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
     }
 }
 

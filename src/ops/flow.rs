@@ -1,10 +1,18 @@
 //! The messages of a call in the order in which they went over the wire, and the hops that they took.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use serde::Serialize;
 
-use crate::sip::{Message, capture::Captured, transport::Remote};
+use crate::sip::{
+    Message,
+    capture::Captured,
+    tap::{Heard, Inquiry},
+    transport::{Protocol, Remote},
+};
 
 /// A call flow: what `--ladder` draws.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -15,6 +23,9 @@ pub struct FlowView {
     pub messages: Vec<MessageView>,
     /// The ways that messages took, in order.
     pub hops: Vec<HopView>,
+    /// What was asked on the way, in order: of a call that is seen from all ends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<AskedView>,
 }
 
 /// One end of a hop.
@@ -49,6 +60,23 @@ pub struct MessageView {
     pub again: bool,
     /// Its length.
     pub octets: usize,
+}
+
+/// A question about where somebody is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AskedView {
+    /// When the answer was there, counted from the first message or answer.
+    pub at_ms: f64,
+    /// Who asked, as an index into the parties.
+    pub by: usize,
+    /// Who was asked: `overlay` or `DNS`.
+    pub whom: &'static str,
+    /// For what.
+    pub question: String,
+    /// What came back.
+    pub answer: String,
+    /// How long that took.
+    pub took_ms: f64,
 }
 
 /// A way that messages took.
@@ -112,20 +140,62 @@ pub(super) fn view(
             flow.parties.push(PartyView { name, address: remote.to_string() });
         }
         let (from, to) = if captured.sent { (0, nth + 1) } else { (nth + 1, 0) };
-        flow.messages.push(MessageView {
-            at_ms: captured.at.saturating_duration_since(began).as_secs_f64() * 1e3,
-            from,
-            to,
-            transport: captured.protocol.to_string(),
-            what: what(message),
-            status: message.status(),
-            cseq: message.cseq().map(|cseq| format!("{} {}", cseq.number, cseq.method)).unwrap_or_default(),
-            sdp: !message.body().is_empty() && is_sdp(message),
-            again: !seen.insert(&captured.bytes),
-            octets: captured.bytes.len(),
-        });
+        let at_ms = captured.at.saturating_duration_since(began).as_secs_f64() * 1e3;
+        let again = !seen.insert(&captured.bytes);
+        flow.messages.push(view_of(message, at_ms, (from, to), captured.protocol, again));
     }
     flow
+}
+
+/// The messages of a call as all its parties saw them, and what they asked on the way. `parties` has the columns, each by
+/// what it is called by those who listened; others are added behind them. Messages and questions keep their order.
+pub fn between(parties: &[(&str, PartyView)], heard: &[Heard], inquiries: &[Inquiry]) -> FlowView {
+    let mut names: Vec<&str> = parties.iter().map(|(name, _)| *name).collect();
+    let said = heard.iter().flat_map(|heard| [&*heard.from, &*heard.to]);
+    for name in said.chain(inquiries.iter().map(|inquiry| &*inquiry.by)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let column = |name: &str| names.iter().position(|known| *known == name).unwrap_or_default();
+    let began = heard.iter().map(|heard| heard.at).chain(inquiries.iter().map(|inquiry| inquiry.at)).min();
+    let since = |at: Instant| at.saturating_duration_since(began.unwrap_or(at)).as_secs_f64() * 1e3;
+    let mut seen: HashSet<&[u8]> = HashSet::new();
+    let messages = heard.iter().filter_map(|heard| {
+        let message = Message::parse(heard.bytes.clone()).ok()?;
+        let hop = (column(&heard.from), column(&heard.to));
+        Some(view_of(&message, since(heard.at), hop, heard.protocol, !seen.insert(&heard.bytes)))
+    });
+    let messages = messages.collect();
+    let asked = inquiries.iter().map(|inquiry| AskedView {
+        at_ms: since(inquiry.at),
+        by: column(&inquiry.by),
+        whom: inquiry.whom,
+        question: inquiry.question.clone(),
+        answer: inquiry.answer.clone(),
+        took_ms: inquiry.took.as_secs_f64() * 1e3,
+    });
+    let view = |name: &&str| match parties.iter().find(|(known, _)| known == name) {
+        Some((_, view)) => view.clone(),
+        None => PartyView { name: (*name).to_owned(), address: String::new() },
+    };
+    FlowView { parties: names.iter().map(view).collect(), messages, hops: Vec::new(), asked: asked.collect() }
+}
+
+/// A message as it is shown; `hop` are sender and receiver, as indices into the parties.
+fn view_of(message: &Message, at_ms: f64, hop: (usize, usize), protocol: Protocol, again: bool) -> MessageView {
+    MessageView {
+        at_ms,
+        from: hop.0,
+        to: hop.1,
+        transport: protocol.to_string(),
+        what: what(message),
+        status: message.status(),
+        cseq: message.cseq().map(|cseq| format!("{} {}", cseq.number, cseq.method)).unwrap_or_default(),
+        sdp: !message.body().is_empty() && is_sdp(message),
+        again,
+        octets: message.bytes().len(),
+    }
 }
 
 fn what(message: &Message) -> String {

@@ -145,6 +145,7 @@ impl Caller {
             }
         };
         let finder = Finder::new(inside, locator, request.proxy.clone(), access.timeout);
+        let finder = finder.watched(request.capture.tap.clone());
         let config = AgentConfig::default();
         let phone = Phone::start(config, any_port(access.family), port, finder, &request.capture)?;
         Ok(Self { phone, stay, plan })

@@ -3,19 +3,20 @@
 use std::{
     future::Future,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
-pub use crate::member::ProxyTls;
+pub use crate::member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE};
 use crate::{
     dns::{
         Family,
         locate::{Locator, Options, Transport, has_no_route},
     },
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
-    member::{Member, MemberConfig, Proxy, ProxyConfig, remembered},
+    member::{AdapterConfig, Member, MemberConfig, Proxy, ProxyConfig, adapter, remembered},
     name::OverlayId,
     sip::transport::Protocol,
 };
@@ -34,6 +35,8 @@ pub struct JoinRequest {
     pub mdns: bool,
     /// How to be a proxy peer, if it is to be one.
     pub proxy: Option<ProxyRequest>,
+    /// How to be an adapter, if it is to be one.
+    pub adapter: Option<AdapterRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
 }
@@ -45,6 +48,15 @@ pub struct ProxyRequest {
     pub listen: SocketAddr,
     /// Where to listen over TLS, and with which certificate.
     pub tls: Option<ProxyTls>,
+}
+
+/// What is asked of an adapter.
+#[derive(Debug, Clone)]
+pub struct AdapterRequest {
+    /// Where to listen for phones, over UDP and TCP.
+    pub listen: SocketAddr,
+    /// The file of the phones that may register.
+    pub phones: PathBuf,
 }
 
 /// A member that runs in this process, and what it holds on to.
@@ -75,8 +87,8 @@ pub async fn join(
         Some(address) => Some(member.metrics().serve(address).await?),
         None => None,
     };
-    let proxy = match &request.proxy {
-        Some(proxy) => Some(Proxy::start(member, proxy_config(access, proxy)?).await?),
+    let proxy = match proxy_config(access, request, &running.known.descriptor)? {
+        Some(config) => Some(Proxy::start(member, config).await?),
         None => None,
     };
     let status = member.status();
@@ -89,6 +101,7 @@ pub async fn join(
         addresses: member.full_addresses(),
         socket: member.socket().map(|path| path.display().to_string()).unwrap_or_default(),
         proxy: proxy.iter().flat_map(|proxy| proxy.listening()).map(sip_address).collect(),
+        adapter: proxy.iter().flat_map(|proxy| proxy.phones()).map(sip_address).collect(),
         metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
@@ -102,16 +115,30 @@ pub async fn join(
     Ok(())
 }
 
-fn proxy_config(access: &Access, request: &ProxyRequest) -> Result<ProxyConfig, OpsError> {
+/// How to be a proxy peer, an adapter or both.
+fn proxy_config(
+    access: &Access,
+    request: &JoinRequest,
+    descriptor: &Descriptor,
+) -> Result<Option<ProxyConfig>, OpsError> {
+    if request.proxy.is_none() && request.adapter.is_none() {
+        return Ok(None);
+    }
     let options = Options {
         transports: vec![Transport::Udp, Transport::Tcp, Transport::Tls],
         unreachable: has_no_route,
         ..Options::default()
     };
-    let mut config = ProxyConfig::new(request.listen, Locator::new(access.resolver()?, options));
-    config.tls = request.tls.clone();
+    let mut config = ProxyConfig::without_proxy(Locator::new(access.resolver()?, options));
     config.drain = DRAIN;
-    Ok(config)
+    if let Some(ProxyRequest { listen, tls }) = request.proxy.clone() {
+        (config.address, config.tls) = (Some(listen), tls);
+    }
+    if let Some(AdapterRequest { listen, phones }) = &request.adapter {
+        let (phones, algorithms) = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
+        config.adapter = Some(AdapterConfig::new(*listen, phones, algorithms));
+    }
+    Ok(Some(config))
 }
 
 /// A listening address as tools show it: `udp 192.0.2.1:5060`.

@@ -23,6 +23,7 @@ pub mod public;
 pub mod publish;
 mod race;
 pub mod register;
+pub mod softphone;
 mod view;
 
 pub use access::{Access, Family, ViaChoice};

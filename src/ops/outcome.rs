@@ -468,6 +468,9 @@ pub struct JoinOutcome {
     /// Where it is a proxy peer for the public network: transports and addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub proxy: Vec<String>,
+    /// Where ordinary phones register: transports and addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapter: Vec<String>,
     /// Where its metrics are served, if they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,

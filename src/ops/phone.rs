@@ -28,6 +28,7 @@ use crate::{
         Message,
         capture::{Captured, PcapWriter},
         edit::Edit,
+        tap::Tap,
         transaction,
         transport::{
             self, Hop, MAX_DATAGRAM, OverlayPort, Protocol, Remote, Source, Transports, over_tcp, overlay::via_host,
@@ -51,6 +52,8 @@ pub struct CaptureRequest {
     pub flow: bool,
     /// Write them to this file as well.
     pub pcap: Option<PathBuf>,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 /// A user agent that runs.
@@ -91,7 +94,8 @@ impl Phone {
         let tape = Tape::new(capture)?;
         let (peer, overlay) = overlay.unzip();
         let limits = transport::Limits { keep_alive: Some(KEEP_ALIVE), ..transport::Limits::default() };
-        let config_of = transport::Config { listen, overlay, limits, ..transport::Config::default() };
+        let tap = capture.tap.clone();
+        let config_of = transport::Config { listen, overlay, limits, tap, ..transport::Config::default() };
         let transport::Bound { transports, events, udp } = Transports::bind(config_of)?;
         let socket = |why: io::Error| transport::TransportError::Listen {
             protocol: Protocol::Udp,
@@ -158,6 +162,11 @@ impl Phone {
             }
             self.step().await;
         }
+    }
+
+    /// What has happened to bindings meanwhile.
+    pub(super) fn take_registration(&mut self) -> Option<RegisterEvent> {
+        self.registered.pop_front()
     }
 
     /// Lets what is still to be sent be sent, and late messages be answered, until `deadline` at the latest.

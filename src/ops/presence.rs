@@ -14,7 +14,7 @@ use crate::{
     clock::UnixMs,
     identity::{Certificate, Descriptor, Home, SecretKey},
     kind::Kind,
-    name::{Aor, ResourceName},
+    name::{Aor, OverlayId, ResourceName},
     record::{Body, Contact, MAX_CONTACTS, MAX_Q, Payload, TOMBSTONE_GRACE, seal},
 };
 
@@ -64,6 +64,11 @@ impl Presence {
         let mut presence = Self { access, aor, home, key, certificate, descriptor, desk, contacts, before };
         presence.refresh().await?;
         Ok(presence)
+    }
+
+    /// The overlay.
+    pub(super) fn overlay(&self) -> &OverlayId {
+        self.descriptor.overlay()
     }
 
     /// The URI that reaches this device and no other.

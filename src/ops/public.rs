@@ -30,6 +30,7 @@ use crate::{
     record::Contact,
     sip::{
         digest::User,
+        tap::Tap,
         transport::{OverlayPort, Remote},
         uri::SipUri,
     },
@@ -62,6 +63,8 @@ pub struct PublicRequest {
     pub remove: bool,
     /// Stay, and refresh both bindings.
     pub stay: bool,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 impl PublicRequest {
@@ -307,7 +310,7 @@ impl<'a> Session<'a> {
             public,
             registrar,
             network,
-            finder: Arc::new(Finder::new(Some(inside), locator, None, access.timeout)),
+            finder: Arc::new(Finder::new(Some(inside), locator, None, access.timeout).watched(request.tap.clone())),
             port,
             other_devices: u32::try_from(others.len()).unwrap_or(u32::MAX),
             visiting: false,
@@ -426,7 +429,8 @@ impl<'a> Session<'a> {
             }
         }
         let port = self.port.take().map(|port| (self.network.peer(), port));
-        Phone::start(AgentConfig::default(), Vec::new(), port, self.finder.clone(), &CaptureRequest::default()).map(Ok)
+        let capture = CaptureRequest { tap: self.request.tap.clone(), ..CaptureRequest::default() };
+        Phone::start(AgentConfig::default(), Vec::new(), port, self.finder.clone(), &capture).map(Ok)
     }
 
     fn plan(&self, keep: bool) -> RegisterPlan {

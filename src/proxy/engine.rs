@@ -7,6 +7,7 @@
 
 mod context;
 mod forward;
+mod phones;
 
 use std::{
     cmp::Reverse,
@@ -19,12 +20,13 @@ use bytes::Bytes;
 
 use self::context::{Asked, Context};
 use super::{
+    adapter::Adapter,
     fork::{Patience, Target},
     route::{self, Decision, Instance, Next, Origin, Plan, Realm, Rejection},
     throttle::{Rate, Throttle},
 };
 use crate::{
-    name::{Aor, PeerId},
+    name::{Aor, InstanceId, PeerId},
     sip::{
         Message, Method,
         edit::Edit,
@@ -76,6 +78,8 @@ pub enum What {
         /// Whether only TLS will do.
         secure: bool,
     },
+    /// Proxy peers other than this one.
+    Proxy,
 }
 
 /// What was located.
@@ -122,6 +126,20 @@ pub enum Output {
         /// The user that it claims to be, if any.
         claimed: Option<Aor>,
     },
+    /// Answer a REGISTER: [`Engine::respond`]. Only a [domain's](Engine::of_domain) engine says so.
+    Register {
+        /// Its transaction.
+        server: ServerId,
+        /// The request.
+        message: Message,
+    },
+    /// Write the routing record of an adapter's phone, or take it out: [`Engine::published`].
+    Publish {
+        /// The phone.
+        instance: InstanceId,
+        /// Whether the phone is there.
+        present: bool,
+    },
 }
 
 /// How often things happened.
@@ -160,6 +178,7 @@ pub struct Engine {
     config: Config,
     layer: Layer,
     throttle: Throttle,
+    adapter: Option<Adapter>,
     contexts: HashMap<u64, Context>,
     by_server: HashMap<ServerId, u64>,
     by_client: HashMap<ClientId, (u64, usize)>,
@@ -169,6 +188,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     counts: Counts,
     draining: bool,
+    /// Whether this is the server of a conventional domain, and no proxy peer.
+    domain: bool,
 }
 
 impl Engine {
@@ -177,6 +198,7 @@ impl Engine {
         Self {
             layer: Layer::new(config.transactions.clone(), now),
             throttle: Throttle::new(config.rate),
+            adapter: None,
             contexts: HashMap::new(),
             by_server: HashMap::new(),
             by_client: HashMap::new(),
@@ -186,8 +208,15 @@ impl Engine {
             outputs: VecDeque::new(),
             counts: Counts::default(),
             draining: false,
+            domain: false,
             config,
         }
+    }
+
+    /// The same core as the server of a conventional domain, whose name stands in place of the overlay identifier: it
+    /// hands out what its registrar is to answer, and records the path of every dialog.
+    pub fn of_domain(config: Config, now: Instant) -> Self {
+        Self { domain: true, ..Self::new(config, now) }
     }
 
     /// Takes a message from the network.
@@ -201,7 +230,7 @@ impl Engine {
             return;
         };
         // What belongs to a request that was taken is never turned away: a 503 would end a call that rings.
-        if !self.throttle.admit(&source.remote, now) && !self.layer.knows(&message) {
+        if !self.has_room(&source, now) && !self.layer.knows(&message) {
             self.counts.throttled += 1;
             self.turn_away(&message, &source);
             return self.work(now);
@@ -233,6 +262,13 @@ impl Engine {
         self.work(now);
     }
 
+    /// Answers a request that was handed out.
+    pub fn respond(&mut self, server: ServerId, response: Bytes, now: Instant) {
+        // That it is over already is no matter: whoever asked has given up.
+        let _ = self.layer.respond(server, response, now);
+        self.work(now);
+    }
+
     /// What was to be sent with this token was not.
     pub fn transport_failed(&mut self, token: Token, now: Instant) {
         self.layer.transport_failed(token, now);
@@ -242,12 +278,16 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.deadlines.peek().map(|Reverse((at, _))| *at);
-        self.layer.poll_timeout().into_iter().chain(own).min()
+        let phones = self.adapter.as_ref().and_then(Adapter::poll_timeout);
+        self.layer.poll_timeout().into_iter().chain(own).chain(phones).min()
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.layer.handle_timeout(now);
+        if let Some(adapter) = &mut self.adapter {
+            adapter.handle_timeout(now);
+        }
         while let Some(Reverse((at, id))) = self.deadlines.peek().copied()
             && at <= now
         {
@@ -267,13 +307,21 @@ impl Engine {
     }
 
     /// Begins nothing new from now on: requests outside of dialogs are answered 503. What has begun goes on.
-    pub fn drain(&mut self) {
+    ///
+    /// Phones are taken out of the overlay.
+    pub fn drain(&mut self, now: Instant) {
         self.draining = true;
+        if let Some(adapter) = &mut self.adapter {
+            adapter.leave(now);
+        }
+        self.work(now);
     }
 
     /// Whether no request waits for its final response.
     pub fn is_idle(&self) -> bool {
-        self.contexts.values().all(|context| context.fork.is_over()) && self.open.is_empty()
+        self.contexts.values().all(|context| context.fork.is_over())
+            && self.open.is_empty()
+            && self.adapter.as_ref().is_none_or(Adapter::is_idle)
     }
 
     /// How often things happened.
@@ -298,12 +346,14 @@ impl Engine {
 
     /// Takes everything from the layer, and does what follows.
     fn work(&mut self, now: Instant) {
-        while let Some(output) = self.layer.poll_output() {
-            match output {
-                transaction::Output::Send { to, bytes, token } => {
+        loop {
+            match self.layer.poll_output() {
+                Some(transaction::Output::Send { to, bytes, token }) => {
                     self.outputs.push_back(Output::Send { to, bytes, token });
                 }
-                transaction::Output::Event(event) => self.on_event(event, now),
+                Some(transaction::Output::Event(event)) => self.on_event(event, now),
+                None if self.follow_adapter(now) => {}
+                None => return,
             }
         }
     }
@@ -337,6 +387,13 @@ impl Engine {
                     && let Some(context) = self.contexts.get_mut(&id)
                 {
                     if message.check().is_ok() {
+                        let phone = context.phones.get(attempt).copied().flatten();
+                        let message = match (phone, &self.adapter) {
+                            (Some(phone), Some(adapter)) => {
+                                adapter.response(&message, &phone, &self.config.realm).unwrap_or(message)
+                            }
+                            _ => message,
+                        };
                         context.fork.responded(attempt, status, message, now);
                     } else {
                         self.counts.dropped += 1;
@@ -387,12 +444,32 @@ impl Engine {
     }
 
     fn decide_from(&mut self, server: Option<ServerId>, message: Message, source: Source, now: Instant) {
-        let origin = if source.protocol == Protocol::Overlay { Origin::Stream } else { Origin::Public };
+        if self.adapter.as_ref().is_some_and(|adapter| adapter.is_for_phones(&source)) {
+            return self.from_phone(server, message, source, now);
+        }
+        let overlay = source.protocol == Protocol::Overlay && !self.is_at_its_end(&message);
+        let origin = match overlay {
+            _ if self.domain => Origin::Domain,
+            true => Origin::Stream,
+            false => Origin::Public,
+        };
         self.decide(server, message, source, origin, now);
     }
 
     fn decide(&mut self, server: Option<ServerId>, message: Message, source: Source, origin: Origin<'_>, now: Instant) {
-        match (route::decide(&message, origin, &self.config.realm), server) {
+        let decision = route::decide(&message, origin, &self.config.realm);
+        self.carry_out(decision, server, message, source, now);
+    }
+
+    fn carry_out(
+        &mut self,
+        decision: Decision,
+        server: Option<ServerId>,
+        message: Message,
+        source: Source,
+        now: Instant,
+    ) {
+        match (decision, server) {
             (Decision::Reject(Rejection { status, reason, header }), Some(server)) => {
                 self.reject(server, &message, status, reason, header, now);
             }
@@ -403,6 +480,7 @@ impl Engine {
                     .finish();
                 self.answer(server, 200, ok, now);
             }
+            (Decision::Register, Some(server)) => self.outputs.push_back(Output::Register { server, message }),
             (Decision::Identify { claimed }, server) => {
                 let Remote::Peer(peer) = source.remote else { return };
                 match self.ask(Open::Identity { server, message, source }) {
@@ -412,6 +490,9 @@ impl Engine {
             }
             (Decision::Forward(plan), Some(server)) => self.begin(server, message, source, plan, now),
             (Decision::Forward(plan), None) => {
+                if let Some(located) = self.here(&plan, &source) {
+                    return self.pass_ack(message, source, plan, None, located);
+                }
                 let what = self.what(&plan);
                 match self.ask(Open::Ack { message, source, plan, uri: None }) {
                     Ok(question) => self.outputs.push_back(Output::Locate { question, what }),
@@ -419,7 +500,7 @@ impl Engine {
                 }
             }
             // Nothing answers an ACK.
-            (Decision::Reject(_) | Decision::Answer, None) => self.counts.dropped += 1,
+            (Decision::Reject(_) | Decision::Answer | Decision::Register, None) => self.counts.dropped += 1,
         }
     }
 
@@ -427,6 +508,7 @@ impl Engine {
     fn what(&self, plan: &Plan) -> What {
         match &plan.next {
             Next::User { aor, instance } => What::User { aor: aor.clone(), instance: *instance },
+            Next::Proxy => What::Proxy,
             Next::RequestUri(uri) | Next::Route { uri, .. } => {
                 What::Uri { uri: Arc::from(uri.as_str()), secure: plan.secure }
             }

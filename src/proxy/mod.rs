@@ -5,7 +5,9 @@
 //! - [`fork`] is the response context: which target is tried when, and which response goes back. Pure.
 //! - [`engine`] is the proxy core over transactions. Sans-IO.
 //! - [`throttle`] is how much one source may send. Pure.
+//! - [`adapter`] is what ordinary phones register at, and are called through. Pure.
 
+pub mod adapter;
 pub mod engine;
 pub mod fork;
 pub mod route;

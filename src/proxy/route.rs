@@ -17,6 +17,9 @@
 //!
 //! *From a member* is what came over an overlay stream whose peer is a contact in a live, verified routing record; if
 //! the From is a user of the overlay, in that user's. An overlay stream that is not is answered 403 wherever it matters.
+//!
+//! The same core serves a conventional domain ([`Origin::Domain`]): as from outside, but REGISTER goes to the registrar,
+//! and what is in a dialog that was routed through here goes on to wherever its Route leads.
 
 use std::net::SocketAddr;
 
@@ -55,6 +58,8 @@ pub enum Origin<'a> {
     Stream,
     /// An overlay stream whose peer is a contact of these users, by live and verified records. None: of nobody.
     Peer(&'a [Aor]),
+    /// Anywhere, where this is the server of a conventional domain.
+    Domain,
 }
 
 /// What becomes of a request.
@@ -69,6 +74,8 @@ pub enum Decision {
         /// The user that it claims to be, if it claims to be one of the overlay.
         claimed: Option<Aor>,
     },
+    /// Hand it to the registrar of the domain that this is the server of.
+    Register,
     /// Pass it on.
     Forward(Plan),
 }
@@ -99,6 +106,8 @@ pub struct Plan {
     pub next: Next,
     /// How many targets may be tried at a time (RFC 5393 §5.3).
     pub breadth: u32,
+    /// The phone that sent it, if one did.
+    pub phone: Option<InstanceId>,
 }
 
 /// Where a request goes next.
@@ -111,6 +120,8 @@ pub enum Next {
         /// The only instance that will do, if the Request-URI names one (RFC 5627 §5.3).
         instance: Option<Instance>,
     },
+    /// Out of the overlay, by any proxy peer, which gets a Route that names it.
+    Proxy,
     /// To where RFC 3263 finds the Request-URI.
     RequestUri(String),
     /// To where RFC 3263 finds the topmost Route that is left.
@@ -150,7 +161,7 @@ impl From<Rejection> for Decision {
 
 impl Realm {
     /// Whether a URI's host is this proxy peer, by the overlay's name or by an address of its own.
-    fn is_ours(&self, uri: &SipUri<'_>) -> bool {
+    pub(super) fn is_ours(&self, uri: &SipUri<'_>) -> bool {
         self.serves(&uri.host, uri)
     }
 
@@ -163,7 +174,7 @@ impl Realm {
     }
 
     /// The user of the overlay that a URI names; `Err` if it names somebody who cannot be one.
-    fn user(&self, uri: &SipUri<'_>) -> Option<Result<Aor, ()>> {
+    pub(super) fn user(&self, uri: &SipUri<'_>) -> Option<Result<Aor, ()>> {
         let user = uri.user.filter(|_| self.is_ours(uri))?;
         Some(Aor::parse(&format!("sip:{user}@{}", self.overlay)).map_err(|_| ()))
     }
@@ -231,19 +242,20 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         secure: uri.sip().is_some_and(|uri| uri.secure),
         next: Next::RequestUri(uri.as_str().to_owned()),
         breadth,
+        phone: None,
     };
 
     if let Some(route) = routes.get(strip) {
         let next = route.uri.sip().ok_or_else(unsupported_scheme)?;
         plan.secure |= next.secure;
         plan.next = Next::Route { uri: next.as_str().to_owned(), strict: !next.is_loose_router() };
-        admit(message, origin, realm, true)?;
+        admit(message, origin, realm, !is_on_its_way(message, origin, strip))?;
         return Ok(Decision::Forward(plan));
     }
     let uri = uri.sip().ok_or_else(unsupported_scheme)?;
     let maddr = uri.maddr().map(|maddr| realm.serves(&maddr, uri));
     if maddr == Some(false) || maddr.is_none() && !realm.is_ours(uri) {
-        admit(message, origin, realm, true)?;
+        admit(message, origin, realm, !is_on_its_way(message, origin, strip))?;
         return Ok(Decision::Forward(plan));
     }
     if !realm.is_ours(uri) {
@@ -252,6 +264,9 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
         (plan.request_uri, plan.next) = (Some(uri.clone()), Next::RequestUri(uri));
         admit(message, origin, realm, true)?;
         return Ok(Decision::Forward(plan));
+    }
+    if method == Method::Register && origin == Origin::Domain {
+        return Ok(Decision::Register);
     }
     if method == Method::Register {
         // Inside, users register in the overlay itself (draft §4.1).
@@ -275,6 +290,11 @@ fn consider(message: &Message, origin: Origin<'_>, realm: &Realm) -> Result<Deci
     Ok(Decision::Forward(plan))
 }
 
+/// Whether this is in a dialog whose path a domain's server has recorded: then it goes on, whoever sends it.
+fn is_on_its_way(message: &Message, origin: Origin<'_>, own_routes: usize) -> bool {
+    origin == Origin::Domain && own_routes > 0 && message.to().is_ok_and(|to| to.tag().is_some())
+}
+
 /// Whether the sender may have this passed on; `leaves`: to another domain.
 #[allow(clippy::result_large_err)]
 fn admit(message: &Message, origin: Origin<'_>, realm: &Realm, leaves: bool) -> Result<(), Decision> {
@@ -282,7 +302,8 @@ fn admit(message: &Message, origin: Origin<'_>, realm: &Realm, leaves: bool) -> 
     let from = from.uri.sip().and_then(|from| realm.user(from));
     let refusal = match (origin, from) {
         (Origin::Public, _) if leaves => "Relaying Is for Members",
-        (Origin::Public, _) => return Ok(()),
+        (Origin::Domain, _) if leaves => "Relaying Denied",
+        (Origin::Public | Origin::Domain, _) => return Ok(()),
         (Origin::Stream, from) if leaves || from.is_some() => {
             return Err(Decision::Identify { claimed: realm.claimed(message) });
         }

@@ -44,6 +44,7 @@ mod method;
 pub mod respond;
 mod scan;
 mod status;
+pub mod tap;
 pub mod transaction;
 pub mod transport;
 pub mod uri;

@@ -3,6 +3,8 @@
 //! Whatever is shown comes from the network: it is escaped, and what might be wider or narrower than one column is
 //! spelt out, so that the lines stay straight.
 
+use std::collections::HashMap;
+
 use super::{
     Paint,
     escape::escape,
@@ -10,11 +12,13 @@ use super::{
 };
 use crate::{
     cli::io::Env,
-    ops::flow::{FlowView, MessageView, PartyView},
+    ops::flow::{AskedView, FlowView, MessageView, PartyView},
 };
 
 /// Columns left of the lines: a time to a tenth of a millisecond.
 const TIMES: usize = 14;
+/// The same with a number before the time.
+const NUMBERED: usize = 16;
 /// Columns from one line to the next: at least, even on a narrow terminal; rather not less; and at most.
 const MIN_GAP: usize = 18;
 const GOOD_GAP: usize = 32;
@@ -50,12 +54,50 @@ impl Strokes {
             Self::Ascii => ['|', ':', '-', '<', '>', '~'],
         }
     }
+
+    /// Where a remark begins to the right of a line and to its left, and what leads from a question to its answer.
+    const fn remarks(self) -> [&'static str; 3] {
+        match self {
+            Self::Unicode => ["├", "┤", "→"],
+            Self::Ascii => ["+", "+", "->"],
+        }
+    }
 }
 
-/// The flow, each line ended.
-pub(super) fn draw(flow: &FlowView, paint: Paint, width: Option<u16>, strokes: Strokes) -> String {
+/// What messages and questions are in a drawing that numbers them.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Numbers<'a> {
+    /// By their place among the messages.
+    pub(in crate::cli) messages: HashMap<usize, &'a str>,
+    /// By their place among the questions.
+    pub(in crate::cli) asked: HashMap<usize, &'a str>,
+}
+
+/// A message or a question, with its number.
+enum Row<'a> {
+    Message(&'a MessageView, &'a str),
+    Asked(&'a AskedView, &'a str),
+}
+
+impl Row<'_> {
+    const fn at_ms(&self) -> f64 {
+        match self {
+            Self::Message(message, _) => message.at_ms,
+            Self::Asked(asked, _) => asked.at_ms,
+        }
+    }
+}
+
+/// The flow, each line ended; with numbers, if there are any.
+pub(super) fn draw(
+    flow: &FlowView,
+    numbers: Option<&Numbers<'_>>,
+    paint: Paint,
+    width: Option<u16>,
+    strokes: Strokes,
+) -> String {
     let [line, broken, ..] = strokes.characters();
-    let board = Board::new(flow, width, strokes);
+    let board = Board::new(flow, numbers.is_some(), width, strokes);
     let mut text = String::new();
     let mut add = |row: &str| {
         text.push_str(row.trim_end());
@@ -65,15 +107,31 @@ pub(super) fn draw(flow: &FlowView, paint: Paint, width: Option<u16>, strokes: S
     add(&paint.faint(board.headings(|party| &party.address).trim_end()));
     add(&board.lines(line).iter().collect::<String>());
     let mut last = None;
-    for message in &flow.messages {
-        if last.is_some_and(|last| message.at_ms - last >= PAUSE_MS) {
+    for row in rows(flow, numbers) {
+        if last.is_some_and(|last| row.at_ms() - last >= PAUSE_MS) {
             add(&board.lines(broken).iter().collect::<String>());
         }
-        last = Some(message.at_ms);
-        add(&board.arrow(message, paint));
+        last = Some(row.at_ms());
+        match row {
+            Row::Message(message, number) => add(&board.arrow(message, number, paint)),
+            Row::Asked(asked, number) => add(&board.remark(asked, number)),
+        }
     }
     add(&board.lines(line).iter().collect::<String>());
     text
+}
+
+/// Messages and questions by their times; a question before what is sent in the same moment.
+fn rows<'a>(flow: &'a FlowView, numbers: Option<&Numbers<'a>>) -> Vec<Row<'a>> {
+    let asked = flow.asked.iter().enumerate().map(|(nth, asked)| {
+        Row::Asked(asked, numbers.and_then(|numbers| numbers.asked.get(&nth)).copied().unwrap_or_default())
+    });
+    let messages = flow.messages.iter().enumerate().map(|(nth, message)| {
+        Row::Message(message, numbers.and_then(|numbers| numbers.messages.get(&nth)).copied().unwrap_or_default())
+    });
+    let mut rows: Vec<Row<'a>> = asked.chain(messages).collect();
+    rows.sort_by(|one, other| one.at_ms().total_cmp(&other.at_ms()));
+    rows
 }
 
 /// One line a hop.
@@ -96,14 +154,19 @@ pub(super) fn hops(flow: &FlowView) -> Grid {
 struct Board<'a> {
     flow: &'a FlowView,
     strokes: Strokes,
+    /// Whether there is a number before each time.
+    numbered: bool,
     /// The column of the first line.
     left: usize,
     /// From one line to the next.
     gap: usize,
+    /// How far remarks may go.
+    width: usize,
 }
 
 impl<'a> Board<'a> {
-    fn new(flow: &'a FlowView, width: Option<u16>, strokes: Strokes) -> Self {
+    fn new(flow: &'a FlowView, numbered: bool, width: Option<u16>, strokes: Strokes) -> Self {
+        let times = if numbered { NUMBERED } else { TIMES };
         let widest = |party: &PartyView| safe(&party.name).chars().count().max(safe(&party.address).chars().count());
         let widest_name = flow.parties.iter().map(widest).max().unwrap_or_default();
         let widest_label = flow.messages.iter().map(|message| label(message).chars().count()).max().unwrap_or_default();
@@ -111,11 +174,13 @@ impl<'a> Board<'a> {
         if let Some(width) = width {
             // At either side stands half a name.
             let gaps = flow.parties.len().saturating_sub(1).max(1);
-            let room = usize::from(width).saturating_sub(TIMES + widest_name + 1) / gaps;
+            let room = usize::from(width).saturating_sub(times + widest_name.min(MIN_GAP) + 1) / gaps;
             gap = gap.min(room.max(MIN_GAP));
         }
         let first = flow.parties.first().map(widest).unwrap_or_default().min(gap - 2);
-        Self { flow, strokes, left: TIMES + first / 2 + 1, gap }
+        let left = times + first / 2 + 1;
+        let needed = left + flow.parties.len() * gap;
+        Self { flow, strokes, numbered, left, gap, width: width.map_or(needed, |width| needed.min(width.into())) }
     }
 
     fn column(&self, party: usize) -> usize {
@@ -144,14 +209,40 @@ impl<'a> Board<'a> {
         row.into_iter().collect()
     }
 
-    fn arrow(&self, message: &MessageView, paint: Paint) -> String {
-        let [_, _, shaft, to_left, to_right, _] = self.strokes.characters();
+    /// An empty row that begins with the time, and with the number if this is a drawing with numbers.
+    fn begun(&self, number: &str, at_ms: f64) -> Vec<char> {
         let [line, ..] = self.strokes.characters();
         let mut row = self.lines(line);
-        let time = format!("{:>10.1} ms", message.at_ms);
+        let time = if self.numbered { format!("{number:>4} {at_ms:>7.1} ms") } else { format!("{at_ms:>10.1} ms") };
         for (at, c) in time.chars().enumerate() {
             put(&mut row, at, c);
         }
+        row
+    }
+
+    /// What a party has asked, and was answered, beside its line.
+    fn remark(&self, asked: &AskedView, number: &str) -> String {
+        let [right, left, to] = self.strokes.remarks();
+        let AskedView { whom, question, answer, .. } = asked;
+        let text = format!("{whom}: {} {to} {}", safe(question), safe(answer));
+        let column = self.column(asked.by);
+        let (before, after) = (column.saturating_sub(self.left + 3), self.width.saturating_sub(column + 2));
+        let to_right = text.chars().count() <= after || after >= before;
+        let text = self.shortened(&text, if to_right { after } else { before });
+        let start = if to_right { column + 2 } else { column.saturating_sub(text.chars().count() + 1) };
+        let mut row = self.begun(number, asked.at_ms);
+        row.resize(row.len().max(start + text.chars().count() + 1), ' ');
+        put(&mut row, column, if to_right { right } else { left }.chars().next().unwrap_or(' '));
+        put(&mut row, if to_right { column + 1 } else { start.saturating_sub(1) }, ' ');
+        for (at, c) in text.chars().chain([' ']).enumerate() {
+            put(&mut row, start + at, if start + at == column { left.chars().next().unwrap_or(' ') } else { c });
+        }
+        row.into_iter().collect()
+    }
+
+    fn arrow(&self, message: &MessageView, number: &str, paint: Paint) -> String {
+        let [_, _, shaft, to_left, to_right, _] = self.strokes.characters();
+        let mut row = self.begun(number, message.at_ms);
         let (from, to) = (self.column(message.from), self.column(message.to));
         let (first, last) = (from.min(to) + 1, from.max(to).saturating_sub(1));
         for at in first..=last.max(first) {
@@ -249,11 +340,41 @@ mod tests {
     fn flow(messages: Vec<MessageView>) -> FlowView {
         let parties =
             vec![party("alice", "127.0.0.1:41000"), party("proxy", "127.0.0.1:5060"), party("bob", "127.0.0.1:5070")];
-        FlowView { parties, messages, hops: Vec::new() }
+        FlowView { parties, messages, hops: Vec::new(), asked: Vec::new() }
     }
 
     fn drawn(flow: &FlowView, width: Option<u16>, strokes: Strokes) -> String {
-        draw(flow, Paint::new(false), width, strokes)
+        draw(flow, None, Paint::new(false), width, strokes)
+    }
+
+    fn asked(at_ms: f64, by: usize, whom: &'static str, question: &str, answer: &str) -> AskedView {
+        let (question, answer) = (question.to_owned(), answer.to_owned());
+        AskedView { at_ms, by, whom, question, answer, took_ms: 0.5 }
+    }
+
+    #[test]
+    fn questions_stand_beside_the_line_of_who_asks_and_steps_before_the_time() {
+        let mut flow = flow(vec![message(1.0, 0, 1, "INVITE"), message(2.5, 1, 2, "INVITE")]);
+        flow.asked = vec![
+            asked(0.5, 0, "overlay", "sip:p2psip.org", "2 proxy peers"),
+            asked(2.0, 1, "DNS", "example.com", "udp 192.0.2.1:5060 by NAPTR, SRV"),
+            asked(3.0, 2, "DNS", "p2psip.org", "nothing"),
+        ];
+        let numbers = Numbers { messages: HashMap::from([(0, "7")]), asked: HashMap::from([(0, "5-6")]) };
+        assert_eq!(
+            draw(&flow, Some(&numbers), Paint::new(false), Some(80), Strokes::Unicode),
+            concat!(
+                "                      alice                  proxy                   bob\n",
+                "                 127.0.0.1:41000        127.0.0.1:5060         127.0.0.1:5070\n",
+                "                        │                      │                      │\n",
+                " 5-6     0.5 ms         ├ overlay: sip:p2psip.org → 2 proxy peers     │\n",
+                "   7     1.0 ms         │─── INVITE (SDP) ────▶│                      │\n",
+                "         2.0 ms         │                      ├ DNS: example.com → udp 192.0.2.1:…\n",
+                "         2.5 ms         │                      │─── INVITE (SDP) ────▶│\n",
+                "         3.0 ms         │         DNS: p2psip.org → nothing ┤\n",
+                "                        │                      │                      │\n",
+            )
+        );
     }
 
     #[test]
@@ -321,7 +442,7 @@ mod tests {
     fn colour_only_when_told_and_without_moving_anything() {
         let flow = flow(vec![message(0.0, 0, 1, "INVITE"), message(1.0, 1, 0, "486 Busy Here")]);
         let plain = drawn(&flow, Some(100), Strokes::Unicode);
-        let coloured = draw(&flow, Paint::new(true), Some(100), Strokes::Unicode);
+        let coloured = draw(&flow, None, Paint::new(true), Some(100), Strokes::Unicode);
         assert!(coloured.contains("\x1b["));
         let mut stripped = String::new();
         let mut inside = false;

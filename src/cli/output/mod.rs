@@ -15,12 +15,16 @@ use serde::Serialize;
 use self::{
     error::{Failure, Stop},
     escape::escape,
-    ladder::Strokes,
+    ladder::{Numbers, Strokes},
     progress::Progress,
     table::Grid,
 };
 use super::{args::CommonArgs, io::Env, io::Io};
 use crate::{clock::UnixMs, ops::flow::FlowView};
+
+/// How wide figures are where nobody says how wide lines may be, and at most.
+const USUAL_WIDTH: u16 = 100;
+const WIDEST: u16 = 120;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,9 +170,22 @@ impl<'io, 'streams> Output<'io, 'streams> {
 
     /// Draws a call flow, and lists its hops.
     pub(super) fn ladder(&mut self, flow: &FlowView, strokes: Strokes) -> Result<(), Stop> {
-        let text = ladder::draw(flow, self.out, self.io.width, strokes);
+        let text = ladder::draw(flow, None, self.out, self.io.width, strokes);
         self.write(&format!("\n{text}\n"))?;
         self.table(&ladder::hops(flow))
+    }
+
+    /// Draws a call flow with numbers before its steps, as wide as people read.
+    pub(super) fn figure(&mut self, flow: &FlowView, numbers: &Numbers<'_>, strokes: Strokes) -> Result<(), Stop> {
+        let width = self.io.width.map_or(USUAL_WIDTH, |width| width.min(WIDEST));
+        let text = ladder::draw(flow, Some(numbers), self.out, Some(width), strokes);
+        self.write(&text)
+    }
+
+    /// Says that something is as it should be.
+    pub(super) fn praise(&mut self, text: &str) -> Result<(), Stop> {
+        let line = format!("{}\n", self.out.good(&escape(text)));
+        self.write(&line)
     }
 
     /// Prints an outcome as JSON.

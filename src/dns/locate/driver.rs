@@ -1,6 +1,7 @@
 //! Asks a resolver what a location wants to know.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -38,6 +39,29 @@ pub struct Location {
     pub path: Vec<Step>,
     /// What it has come to.
     pub verdict: Verdict,
+}
+
+/// The first target, how many more there are, and what the DNS was asked for: `udp 192.0.2.1:5060 by NAPTR, SRV, A`.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut kinds = Vec::new();
+        for step in &self.path {
+            if let Step::Asked { question, .. } = step
+                && !kinds.contains(&question.kind)
+            {
+                kinds.push(question.kind);
+            }
+        }
+        match self.targets.split_first() {
+            None => f.write_str("nothing")?,
+            Some((first, [])) => write!(f, "{} {}", first.transport, first.address)?,
+            Some((first, rest)) => write!(f, "{} {} and {} more", first.transport, first.address, rest.len())?,
+        }
+        for (nth, kind) in kinds.iter().enumerate() {
+            write!(f, "{}{kind}", if nth == 0 { " by " } else { ", " })?;
+        }
+        Ok(())
+    }
 }
 
 /// A location whose targets are looked for one at a time.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,6 +78,18 @@ impl From<LookupOutcome> for Found {
     }
 }
 
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contacts(contacts) if contacts.len() == 1 => f.write_str("1 contact"),
+            Self::Contacts(contacts) => write!(f, "{} contacts", contacts.len()),
+            Self::Absent => f.write_str("nobody"),
+            Self::Doubtful => f.write_str("nothing to be trusted"),
+            Self::NobodyToAsk => f.write_str("no answer"),
+        }
+    }
+}
+
 impl Found {
     /// Whether the peer is a contact.
     fn has(&self, wanted: &PeerId) -> bool {
@@ -103,6 +116,12 @@ impl Found {
         let mut contacts: Vec<&Contact> =
             contacts.iter().filter(|(id, _)| wanted(id)).map(|(_, contact)| contact).collect();
         contacts.sort_by_key(|contact| std::cmp::Reverse(contact.q()));
+        // One process may have several devices of the user, and knows itself which are meant.
+        let mut met = std::collections::HashSet::new();
+        contacts.retain(|contact| match contact {
+            Contact::Overlay { peer, .. } => met.insert(*peer),
+            Contact::Sip { .. } => true,
+        });
         contacts.truncate(MAX_TARGETS);
         if contacts.is_empty() {
             return nowhere(480, if instance.is_some() { "Device Gone" } else { "Temporarily Unavailable" });

@@ -1,6 +1,6 @@
 //! The task that owns a proxy engine: hands it what comes, and does what it says.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -14,13 +14,15 @@ use super::{
     servers,
 };
 use crate::{
-    client::ProxyStatus,
+    client::{ProxyStatus, Verdict},
     dns::locate::Locator,
-    member::{OfferHandle, core::Core},
-    name::{Aor, PeerId, ResourceName},
+    member::{OfferHandle, USUAL_AGE, adapter::Publisher, core::Core},
+    name::{Aor, InstanceId, PeerId, ResourceName, Service},
+    overlay::redir::Wanted,
     proxy::engine::{Engine, Located, Output, Question, What},
-    record::{Endpoint, MAX_LOAD},
+    record::{Body, Endpoint, MAX_LOAD},
     sip::{
+        tap::Tap,
         transaction::{self, Token},
         transport::{Bound, Event, Hop, Remote, SendError, Transports},
     },
@@ -34,6 +36,10 @@ const ANSWERS: usize = 1_024;
 const MAX_LOCATIONS: usize = 4_096;
 /// A change of load that is worth telling.
 const LOAD_STEP: u16 = MAX_LOAD / 100;
+/// Proxy peers that are tried for a request.
+const MAX_PROXIES: usize = 4;
+/// How long a proxy peer that could not be reached is tried last.
+const AVOIDED: Duration = Duration::from_secs(60);
 /// Events taken before outputs of others have their turn.
 const TURN: usize = 64;
 
@@ -41,6 +47,7 @@ const TURN: usize = 64;
 enum Answer {
     User(Aor, Found),
     Uri(Question, Located),
+    Published(InstanceId, bool),
 }
 
 /// The owner of an engine.
@@ -55,12 +62,17 @@ pub(super) struct Driver {
     locations: usize,
     lookups: u64,
     shared: Arc<Shared>,
+    /// What writes the routing records of an adapter's phones.
+    publisher: Option<Arc<Publisher>>,
+    /// When peers could not be reached.
+    unreachable: HashMap<PeerId, Instant>,
     offer: Option<OfferHandle>,
     /// What the offer was told last.
     offered_load: u16,
     withdrawal: Option<BoxFuture<'static, ()>>,
     drained: Option<oneshot::Sender<()>>,
     draining: bool,
+    tap: Option<Tap>,
 }
 
 impl Driver {
@@ -71,6 +83,7 @@ impl Driver {
         locator: Locator,
         shared: Arc<Shared>,
         endpoints: &[Endpoint],
+        tap: Option<Tap>,
     ) -> Self {
         let text = |endpoint: &Endpoint| {
             let host = &endpoint.host;
@@ -88,14 +101,23 @@ impl Driver {
             locations: 0,
             lookups: 0,
             shared,
+            publisher: None,
+            unreachable: HashMap::new(),
             offer: None,
             offered_load: 0,
             withdrawal: None,
             drained: None,
             draining: false,
+            tap,
         };
         driver.shared.update(|status| status.endpoints = endpoints.iter().map(text).collect());
         driver
+    }
+
+    /// The driver of an engine with an adapter.
+    pub(super) fn publishing(mut self, publisher: Option<Publisher>) -> Self {
+        self.publisher = publisher.map(Arc::new);
+        self
     }
 
     /// Runs until the transports end or the task is aborted. `offer` is what the driver tells its load, once it stands.
@@ -115,7 +137,7 @@ impl Driver {
                 Some(answer) = self.answers.1.recv() => self.on_answer(answer),
                 Ok(offer) = &mut offer => self.offer = Some(offer),
                 Some(Command::Drain(drained)) = commands.recv() => {
-                    self.engine.drain();
+                    self.engine.drain(now());
                     (self.draining, self.drained) = (true, Some(drained));
                     self.withdrawal = self.offer.take().map(|offer| offer.withdraw().boxed());
                 }
@@ -162,6 +184,8 @@ impl Driver {
         };
         if let Remote::Peer(peer) = hop.remote {
             self.directory.failed(&peer);
+            self.unreachable.retain(|_, at| at.elapsed() < AVOIDED);
+            self.unreachable.insert(peer, Instant::now());
         }
         self.engine.transport_failed(token, now());
     }
@@ -177,6 +201,7 @@ impl Driver {
                 self.locations = self.locations.saturating_sub(1);
                 self.engine.located(question, located, now());
             }
+            Answer::Published(instance, done) => self.engine.published(instance, done, now()),
         }
     }
 
@@ -196,7 +221,11 @@ impl Driver {
                     self.ask(&aor, Waiting::Contacts(question, instance));
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => self.locate(question, &uri, secure),
+                Output::Locate { question, what: What::Proxy } => self.find_proxies(question),
                 Output::Identify { question, peer, claimed } => self.identify(question, peer, claimed),
+                Output::Publish { instance, present } => self.publish(instance, present),
+                // Only the engine of a domain says so.
+                Output::Register { .. } => {}
             }
         }
     }
@@ -217,15 +246,25 @@ impl Driver {
 
     fn ask(&mut self, aor: &Aor, who: Waiting) {
         match self.directory.ask(aor, who, now()) {
-            Next::Answer(reply) => self.tell(reply),
+            Next::Answer(reply) => {
+                if let Some(tap) = &self.tap {
+                    tap.asked("overlay", aor.to_string(), "remembered", now());
+                }
+                self.tell(reply);
+            }
             Next::Wait => {}
             Next::LookUp => {
                 self.lookups += 1;
                 let (core, aor, answers) = (self.core.clone(), aor.clone(), self.answers.0.clone());
+                let tap = self.tap.clone();
                 tokio::spawn(async move {
-                    let outcome = core.lookup(ResourceName::User(aor.clone()), LOOKUP_TIMEOUT).await;
+                    let began = std::time::Instant::now();
+                    let found = Found::from(core.lookup(ResourceName::User(aor.clone()), LOOKUP_TIMEOUT).await);
+                    if let Some(tap) = tap {
+                        tap.asked("overlay", aor.to_string(), found.to_string(), began);
+                    }
                     // The proxy peer has ended meanwhile, if nobody takes it.
-                    let _ = answers.send(Answer::User(aor, outcome.into())).await;
+                    let _ = answers.send(Answer::User(aor, found)).await;
                 });
             }
         }
@@ -238,9 +277,52 @@ impl Driver {
         }
         self.locations += 1;
         let (locator, uri, answers) = (self.locator.clone(), uri.clone(), self.answers.0.clone());
+        let tap = self.tap.clone();
         tokio::spawn(async move {
-            let located = servers::locate(&locator, &uri, secure).await;
+            let located = servers::locate(&locator, &uri, secure, tap.as_ref()).await;
             let _ = answers.send(Answer::Uri(question, located)).await;
+        });
+    }
+
+    /// Finds proxy peers, those last that could not be reached a moment ago.
+    fn find_proxies(&mut self, question: Question) {
+        self.locations += 1;
+        let (core, answers, unreachable) = (self.core.clone(), self.answers.0.clone(), self.unreachable.clone());
+        tokio::spawn(async move {
+            let wanted = Wanted::Some(MAX_PROXIES);
+            let found = core.services(Service::Proxy, wanted, USUAL_AGE, LOOKUP_TIMEOUT).await;
+            let own = core.network().peer();
+            let mut hops: Vec<Hop> = Vec::new();
+            for record in &found.outcome.records {
+                if let Body::Service(offer) = record.body()
+                    && offer.serving
+                    && offer.peer != own
+                {
+                    hops.push(Hop::peer(offer.peer, offer.addresses.clone()));
+                }
+            }
+            let failed = |hop: &Hop| {
+                hop.remote.peer().and_then(|peer| unreachable.get(&peer)).is_some_and(|at| at.elapsed() < AVOIDED)
+            };
+            hops.sort_by_key(failed);
+            hops.truncate(MAX_PROXIES);
+            let located = match (hops.is_empty(), found.outcome.reply.verdict) {
+                (false, _) => Located::Hops(hops),
+                (true, Verdict::NobodyToAsk) => Located::Nowhere { status: 503, reason: "Overlay Unreachable" },
+                (true, _) => Located::Nowhere { status: 480, reason: "No Proxy Peer" },
+            };
+            let _ = answers.send(Answer::Uri(question, located)).await;
+        });
+    }
+
+    fn publish(&self, instance: InstanceId, present: bool) {
+        let (publisher, answers) = (self.publisher.clone(), self.answers.0.clone());
+        tokio::spawn(async move {
+            let done = match publisher {
+                Some(publisher) => publisher.publish(instance, present).await,
+                None => false,
+            };
+            let _ = answers.send(Answer::Published(instance, done)).await;
         });
     }
 

@@ -1,12 +1,12 @@
 //! A member as a proxy peer (draft §3.1): sockets and overlay streams, users' contacts, servers of the public network,
-//! and the service record, around the proxy [`Engine`].
+//! and the service record, around the proxy [`Engine`]. An adapter runs on the same engine, with a proxy peer or without.
 //!
 //! One task owns the engine and does nothing that waits. What takes long, lookups and questions to the DNS, runs in
 //! tasks of its own and comes back as an answer; what was looked up lately needs none.
 
 mod directory;
 mod drive;
-mod servers;
+pub(crate) mod servers;
 
 use std::{
     fmt, io,
@@ -22,7 +22,8 @@ use tokio::{
 };
 
 use super::{
-    Member, Offer, OfferError,
+    AdapterConfig, AdapterError, Member, Offer, OfferError,
+    adapter::Publisher,
     metrics::{Collector, DescriptorEncoder, counter, gauge},
     sip_streams,
 };
@@ -41,19 +42,24 @@ use crate::{
     },
     record::{Endpoint, MAX_ENDPOINTS},
     sip::{
+        tap::Tap,
         transaction,
         transport::{self, Protocol, TlsFiles, TransportError, Transports},
     },
 };
 
+/// What an adapter listens to: UDP and TCP.
+const ADAPTER_PORTS: usize = 2;
 /// Where packets to the public network would go, to learn which of our addresses they would leave from (RFC 5737,
 /// RFC 3849). Nothing is sent.
 const PUBLIC: [&str; 2] = ["192.0.2.1:5060", "[2001:db8::1]:5060"];
 
 /// What a proxy peer is made of.
 pub struct ProxyConfig {
-    /// Where to serve UDP and TCP.
-    pub address: SocketAddr,
+    /// Where to serve UDP and TCP for the public network; nowhere if this is an adapter alone, and no proxy peer.
+    pub address: Option<SocketAddr>,
+    /// What serves phones, if anything does.
+    pub adapter: Option<AdapterConfig>,
     /// Where to serve TLS, and with which certificate.
     pub tls: Option<ProxyTls>,
     /// What finds servers of other domains.
@@ -66,6 +72,8 @@ pub struct ProxyConfig {
     pub rate: Rate,
     /// How long a stopping proxy peer waits for what has begun.
     pub drain: Duration,
+    /// Who listens in, if anybody.
+    pub tap: Option<Tap>,
 }
 
 /// SIP over TLS.
@@ -82,14 +90,21 @@ pub struct ProxyTls {
 impl ProxyConfig {
     /// A proxy peer without TLS and with the usual durations.
     pub fn new(address: SocketAddr, locator: Locator) -> Self {
+        Self { address: Some(address), ..Self::without_proxy(locator) }
+    }
+
+    /// No proxy peer: only what serves phones, once that is set.
+    pub fn without_proxy(locator: Locator) -> Self {
         Self {
-            address,
+            address: None,
+            adapter: None,
             tls: None,
             locator,
             certificate: None,
             patience: Patience::default(),
             rate: Rate::default(),
             drain: Duration::from_secs(10),
+            tap: None,
         }
     }
 }
@@ -120,6 +135,9 @@ pub enum ProxyError {
     /// The service cannot be offered.
     #[error(transparent)]
     Offer(#[from] OfferError),
+    /// The phones.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
 }
 
 impl ProxyError {
@@ -129,6 +147,7 @@ impl ProxyError {
             Self::Local { .. } => Kind::Usage,
             Self::Transport(error) => error.kind(),
             Self::Offer(error) => error.kind(),
+            Self::Adapter(error) => error.kind(),
             Self::Socket { .. } | Self::Overlay(_) => Kind::Local,
         }
     }
@@ -158,6 +177,7 @@ enum Command {
 /// A running proxy peer. Dropping it ends it at once; [`Proxy::stop`] ends it in good order.
 pub struct Proxy {
     listening: Vec<(Protocol, SocketAddr)>,
+    phones: Vec<(Protocol, SocketAddr)>,
     commands: mpsc::Sender<Command>,
     drain: Duration,
     shared: Arc<Shared>,
@@ -171,9 +191,11 @@ impl Proxy {
     /// [`ProxyError`]: a local overlay, an address in use, a certificate that cannot be read.
     pub async fn start(member: &Member, config: ProxyConfig) -> Result<Self, ProxyError> {
         let overlay = member.core.descriptor().overlay().clone();
-        if member.core.descriptor().is_local() {
+        if config.address.is_some() && member.core.descriptor().is_local() {
             return Err(ProxyError::Local { overlay });
         }
+        let publisher =
+            config.adapter.as_ref().map(|adapter| Publisher::new(&member.core, &adapter.phones)).transpose()?;
         let network = member.network().clone();
         let overlay_port = sip_streams(&network).await.map_err(ProxyError::Overlay)?;
         let bound = Transports::bind(transport::Config {
@@ -183,14 +205,18 @@ impl Proxy {
                 roots: None,
             },
             overlay: Some(overlay_port),
+            tap: config.tap.clone(),
             ..transport::Config::default()
         })?;
-        let listening = bound.transports.listening().to_vec();
-        let udp = bound.transports.serve_udp(&bound.udp);
-        udp.map_err(|why| ProxyError::Socket { address: config.address, why })?;
+        let mut listening = bound.transports.listening().to_vec();
+        let phones = listening.split_off(listening.len() - config.adapter.iter().len() * ADAPTER_PORTS);
+        for port in &bound.udp {
+            let udp = bound.transports.serve_udp(std::slice::from_ref(port));
+            udp.map_err(|why| ProxyError::Socket { address: port.local(), why })?;
+        }
 
+        let own = reachable(&listening).into_iter().chain(reachable(&phones)).map(|(_, address)| address).collect();
         let reachable = reachable(&listening);
-        let own = reachable.iter().map(|(_, address)| *address).collect();
         let now = Instant::now();
         let engine = Engine::new(
             engine::Config {
@@ -202,13 +228,26 @@ impl Proxy {
             },
             now,
         );
+        let engine = match (&publisher, &config.adapter) {
+            (Some(publisher), Some(adapter)) => {
+                let listening = phones.iter().map(|(_, address)| *address).collect();
+                engine.with_adapter(publisher.adapter(adapter, listening, config.address.is_none(), now)?)
+            }
+            _ => engine,
+        };
         let (commands, receiver) = mpsc::channel(1);
         let shared = Arc::new(Shared::default());
         let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
-        let driver = drive::Driver::new(engine, bound, &member.core, config.locator, shared.clone(), &endpoints);
+        let (locator, tap) = (config.locator, config.tap);
+        let driver = drive::Driver::new(engine, bound, &member.core, locator, shared.clone(), &endpoints, tap)
+            .publishing(publisher);
         let (offered, offer) = oneshot::channel();
         let tasks = vec![tokio::spawn(driver.run(receiver, offer))];
-        let proxy = Self { listening, commands, drain: config.drain, shared: shared.clone(), tasks };
+        let proxy = Self { listening, phones, commands, drain: config.drain, shared: shared.clone(), tasks };
+        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&shared))));
+        if config.address.is_none() {
+            return Ok(proxy);
+        }
         // Only what works already is offered; if it cannot be, the drop of `proxy` ends it.
         endpoints.truncate(MAX_ENDPOINTS);
         let certificate = config.certificate;
@@ -217,11 +256,15 @@ impl Proxy {
         // The driver is gone only if it has panicked.
         let _ = offered.send(handle);
         member.core.set_proxy(&shared);
-        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&shared))));
         Ok(proxy)
     }
 
-    /// The bound addresses.
+    /// The addresses that were bound for phones.
+    pub fn phones(&self) -> &[(Protocol, SocketAddr)] {
+        &self.phones
+    }
+
+    /// The addresses that were bound for the public network.
     pub fn listening(&self) -> &[(Protocol, SocketAddr)] {
         &self.listening
     }
@@ -251,8 +294,10 @@ impl Drop for Proxy {
 }
 
 fn listen(config: &ProxyConfig) -> Vec<(Protocol, SocketAddr)> {
-    let mut listen = vec![(Protocol::Udp, config.address), (Protocol::Tcp, config.address)];
+    let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
+    let mut listen: Vec<_> = config.address.into_iter().flat_map(both).collect();
     listen.extend(config.tls.as_ref().map(|tls| (Protocol::Tls, tls.address)));
+    listen.extend(config.adapter.iter().flat_map(|adapter| both(adapter.address)));
     listen
 }
 

@@ -6,6 +6,7 @@ use crate::{
     dns::locate::{Host, Locator, Query, Target, Transport, Verdict},
     proxy::engine::Located,
     sip::{
+        tap::Tap,
         transport::{Hop, Protocol},
         uri::SipUri,
     },
@@ -17,12 +18,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HOPS: usize = 8;
 
 /// Locates the servers of a URI (RFC 3263).
-pub(super) async fn locate(locator: &Locator, uri: &str, secure: bool) -> Located {
+pub(crate) async fn locate(locator: &Locator, uri: &str, secure: bool, tap: Option<&Tap>) -> Located {
     let query = match query(uri, secure) {
         Ok(query) => query,
         Err(reason) => return Located::Nowhere { status: 500, reason },
     };
-    match locator.locate(&query, Instant::now() + TIMEOUT).await {
+    let began = Instant::now();
+    let location = locator.locate(&query, began + TIMEOUT).await;
+    if let (Some(tap), Ok(location), Host::Name(name)) = (tap, &location, &query.host) {
+        tap.asked("DNS", name, location.to_string(), began);
+    }
+    match location {
         Ok(location) if !location.targets.is_empty() => {
             Located::Hops(location.targets.iter().take(MAX_HOPS).map(hop).collect())
         }

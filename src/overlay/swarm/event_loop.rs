@@ -4,6 +4,7 @@ mod traversal;
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock, atomic::Ordering},
     time::{Duration, Instant},
@@ -12,7 +13,10 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, Swarm, TransportError,
-    core::ConnectedPoint,
+    core::{
+        ConnectedPoint,
+        upgrade::{NegotiationError, Version},
+    },
     identify,
     identity::Keypair,
     multiaddr::Protocol,
@@ -138,7 +142,10 @@ impl EventLoop {
             transport::build(key, with_quic, circuits)?,
             behaviour::build(&config, key, &protocols, relayed)?,
             key.public().to_peer_id(),
-            swarm::Config::with_tokio_executor().with_idle_connection_timeout(config.idle_timeout),
+            // V1Lazy: a request goes out together with the name of its protocol, and not a round trip later.
+            swarm::Config::with_tokio_executor()
+                .with_idle_connection_timeout(config.idle_timeout)
+                .with_substream_upgrade_protocol_override(Version::V1Lazy),
         );
         let listening = listen(&mut swarm, addresses).await?;
         for address in &listening {
@@ -275,6 +282,7 @@ impl EventLoop {
                     ),
                     OutboundFailure::Timeout => AskError::Timeout,
                     OutboundFailure::UnsupportedProtocols => AskError::OtherOverlay,
+                    OutboundFailure::Io(error) if speaks_another(&error) => AskError::OtherOverlay,
                     OutboundFailure::ConnectionClosed => AskError::Connection("closed by the peer".to_owned()),
                     OutboundFailure::Io(error) => AskError::Connection(error.to_string()),
                 };
@@ -439,6 +447,13 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     spoken(&cause.to_string())
+}
+
+/// Whether a stream ended because the other side does not know our protocol: whoever names it together with the first
+/// request learns that when the answer is read.
+pub(super) fn speaks_another(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(NegotiationError::Failed))
 }
 
 pub(super) fn dial_error(error: &DialError) -> String {

@@ -2,6 +2,9 @@
 //!
 //! Why not libp2p-stream: it hands incoming streams over through a queue without room, so that of two that come at
 //! once one is lost, it dials without the addresses that a routing record gives, and has no limit for a peer.
+//!
+//! Whoever accepts a stream begins it with CRLF, which is nothing in SIP (RFC 3261 §7.5): protocols are named together
+//! with the first request, so only this tells the opener that the other side speaks its own.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,7 +17,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{AsyncRead as _, AsyncWrite as _};
+use futures::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, future::BoxFuture};
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, Stream, StreamProtocol,
     core::{
@@ -37,7 +40,7 @@ use tokio::{
 
 use super::{
     AskError,
-    event_loop::{dial_error, from_libp2p},
+    event_loop::{dial_error, from_libp2p, speaks_another},
 };
 use crate::name::PeerId;
 
@@ -336,8 +339,13 @@ impl ConnectionHandler for Handler {
                 let _ = reply.send(Err(match error {
                     StreamUpgradeError::Timeout => AskError::Timeout,
                     StreamUpgradeError::NegotiationFailed => AskError::OtherOverlay,
-                    StreamUpgradeError::Io(error) => AskError::Connection(error.to_string()),
-                    StreamUpgradeError::Apply(never) => match never {},
+                    StreamUpgradeError::Io(error) | StreamUpgradeError::Apply(error) => {
+                        if speaks_another(&error) {
+                            AskError::OtherOverlay
+                        } else {
+                            AskError::Connection(error.to_string())
+                        }
+                    }
                 }));
             }
             _ => {}
@@ -345,9 +353,12 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// No handshake: the negotiated stream itself. Without a protocol nothing is accepted.
+/// The stream itself, once it is confirmed. Without a protocol nothing is accepted.
 #[derive(Debug, Clone)]
 pub(super) struct Raw(Option<StreamProtocol>);
+
+/// What an accepted stream begins with.
+const CONFIRMATION: [u8; 2] = *b"\r\n";
 
 impl UpgradeInfo for Raw {
     type Info = StreamProtocol;
@@ -360,20 +371,29 @@ impl UpgradeInfo for Raw {
 
 impl InboundUpgrade<Stream> for Raw {
     type Output = Stream;
-    type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Stream, Self::Error>>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Stream>>;
 
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        std::future::ready(Ok(stream))
+    fn upgrade_inbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
+        Box::pin(async move {
+            stream.write_all(&CONFIRMATION).await?;
+            stream.flush().await?;
+            Ok(stream)
+        })
     }
 }
 
 impl OutboundUpgrade<Stream> for Raw {
     type Output = Stream;
-    type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Stream, Self::Error>>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Stream>>;
 
-    fn upgrade_outbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        std::future::ready(Ok(stream))
+    fn upgrade_outbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
+        Box::pin(async move {
+            stream.flush().await?;
+            let mut begin = [0; 2];
+            stream.read_exact(&mut begin).await?;
+            if begin == CONFIRMATION { Ok(stream) } else { Err(io::ErrorKind::InvalidData.into()) }
+        })
     }
 }

@@ -4,6 +4,7 @@ use std::{cmp::Reverse, time::Instant};
 
 use super::{Engine, Located, Open, Output, What};
 use crate::{
+    name::InstanceId,
     proxy::{
         fork::{Action, Failure, Fork, Place, Target, Verdict},
         route::{Next, Plan},
@@ -41,6 +42,10 @@ pub(super) struct Context {
     pub(super) fork: Fork,
     /// The Request-URI of each target, where it is not the plan's.
     pub(super) uris: Vec<Option<std::sync::Arc<str>>>,
+    /// The phone of ours that each target is.
+    pub(super) targets: Vec<Option<InstanceId>>,
+    /// The phone of ours that each attempt went to.
+    pub(super) phones: Vec<Option<InstanceId>>,
     /// The client transaction of each attempt.
     clients: Vec<Option<ClientId>>,
     /// Client transactions that have not ended.
@@ -65,7 +70,8 @@ impl Engine {
         self.counts.forwarded += 1;
         self.next += 1;
         let id = self.next;
-        let user = matches!(plan.next, Next::User { .. });
+        let user = matches!(plan.next, Next::User { .. } | Next::Proxy);
+        let here = self.here(&plan, &source);
         let what = self.what(&plan);
         let mut context = Context {
             server,
@@ -75,6 +81,8 @@ impl Engine {
             plan,
             fork: Fork::new(invite, self.config.patience),
             uris: Vec::new(),
+            targets: Vec::new(),
+            phones: Vec::new(),
             clients: Vec::new(),
             running: 0,
             asked: 0,
@@ -87,8 +95,10 @@ impl Engine {
         }
         self.contexts.insert(id, context);
         self.by_server.insert(server, id);
-        if user {
-            self.ask_for(id, Asked::User, what, now);
+        match here {
+            Some(located) => self.settle(id, Asked::User, located, now),
+            None if user => self.ask_for(id, Asked::User, what, now),
+            None => {}
         }
         self.follow(id, now);
     }
@@ -120,7 +130,15 @@ impl Engine {
     }
 
     fn settle(&mut self, id: u64, asked: Asked, located: Located, now: Instant) {
+        let Some(context) = self.contexts.get(&id) else { return };
+        let (located, phones) = match located {
+            Located::Groups(groups) => self.with_phones(groups, &context.plan),
+            other => (other, Vec::new()),
+        };
         let Some(context) = self.contexts.get_mut(&id) else { return };
+        if asked == Asked::User {
+            context.targets = phones;
+        }
         match (asked, located) {
             (Asked::User, Located::Groups(groups)) => {
                 // RFC 5393 §5.3: no more targets at a time than Max-Breadth; they share it.
@@ -211,6 +229,10 @@ impl Engine {
         let sent = self.forward(id, branch, hop, now);
         let Some(context) = self.contexts.get_mut(&id) else { return };
         context.clients.resize(attempt + 1, None);
+        context.phones.resize(attempt + 1, None);
+        if let Some(place) = context.phones.get_mut(attempt) {
+            *place = context.targets.get(branch).copied().flatten();
+        }
         match sent {
             Some(client) => {
                 if let Some(place) = context.clients.get_mut(attempt) {
@@ -247,6 +269,7 @@ impl Engine {
                 edit.append(name, value.value);
             }
         }
+        self.record_for_phone(&mut edit, response, context);
         let bytes = edit.finish();
         if self.layer.respond(context.server, bytes.clone(), now).is_err()
             && response.status().is_some_and(|status| (200..300).contains(&status))

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::{Engine, Located, Open, Output, What};
 use crate::{
+    name::InstanceId,
     proxy::{
         fork::{Place, Target},
         route::{MAX_FORWARDS, Next, Plan},
@@ -33,10 +34,11 @@ impl Engine {
             return None;
         }
         let uri = context.uris.get(branch).cloned().flatten();
+        let phone = context.targets.get(branch).copied().flatten();
         let (message, plan, source) = (context.message.clone(), context.plan.clone(), context.source.clone());
         let breadth = context.breadth;
         let own = self.layer.new_branch(Some(mark(&message)));
-        let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), breadth, &hop, &own)?;
+        let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), phone, breadth, &hop, &own)?;
         self.layer.request(&own, message.method(), bytes, hop, now).ok()
     }
 
@@ -49,6 +51,11 @@ impl Engine {
         uri: Option<Arc<str>>,
         located: Located,
     ) {
+        let (located, phones) = match located {
+            Located::Groups(groups) => self.with_phones(groups, &plan),
+            other => (other, Vec::new()),
+        };
+        let phone = phones.first().copied().flatten();
         let (uri, hop) = match located {
             Located::Hops(hops) => (uri, hops.into_iter().next()),
             Located::Groups(groups) => match groups.into_iter().flatten().next() {
@@ -66,7 +73,8 @@ impl Engine {
             Located::Nowhere { .. } => (None, None),
         };
         let own = self.layer.new_branch(Some(mark(&message)));
-        let bytes = hop.as_ref().and_then(|hop| self.rewritten(&message, &source, &plan, uri.as_deref(), 0, hop, &own));
+        let bytes =
+            hop.as_ref().and_then(|hop| self.rewritten(&message, &source, &plan, uri.as_deref(), phone, 0, hop, &own));
         match (hop, bytes) {
             (Some(hop), Some(bytes)) => {
                 self.counts.acks += 1;
@@ -84,6 +92,7 @@ impl Engine {
         source: &Source,
         plan: &Plan,
         uri: Option<&str>,
+        phone: Option<InstanceId>,
         breadth: u32,
         hop: &Hop,
         own: &Branch,
@@ -99,6 +108,7 @@ impl Engine {
             let scheme = if plan.secure { "sips" } else { "sip" };
             edit.prepend(Name::RecordRoute, format!("<{scheme}:{};lr>", self.config.realm.overlay));
         }
+        self.dress(&mut edit, message, plan, phone, hop);
         let rport = if hop.protocol == Protocol::Udp { ";rport" } else { "" };
         let via = format!("SIP/2.0/{} {};branch={}{rport}", hop.protocol.token(), self.sent_by(hop)?, own.as_str());
         edit.prepend(Name::Via, via);
@@ -132,6 +142,10 @@ impl Engine {
                 edit.append(Name::Route, left.join(&b", "[..]));
             }
         }
+        if plan.next == Next::Proxy {
+            let scheme = if plan.secure { "sips" } else { "sip" };
+            edit.prepend(Name::Route, format!("<{scheme}:{};lr>", self.config.realm.overlay));
+        }
         if let Some(uri) = strict.map(String::as_str).or(uri) {
             edit.set_request_uri(uri);
         }
@@ -140,30 +154,29 @@ impl Engine {
     /// Whether the path is recorded: of what may form a dialog and crosses the boundary (design: one Record-Route, for
     /// both sides resolve it; RFC 3261 §16.6 step 4; none on REGISTER: Table 3).
     fn is_recorded(&self, message: &Message, source: &Source, plan: &Plan) -> bool {
-        let from_inside = source.protocol == Protocol::Overlay;
+        let from_inside = source.protocol == Protocol::Overlay || plan.phone.is_some();
         let to_inside = match &plan.next {
-            Next::User { .. } => true,
+            Next::User { .. } | Next::Proxy => true,
             Next::RequestUri(uri) | Next::Route { uri, .. } => {
                 SipUri::parse(uri).is_ok_and(|uri| uri.host.is_name(self.config.realm.overlay.as_str()))
             }
         };
-        let forms_dialogs = !matches!(
-            message.method(),
-            Method::Register | Method::Ack | Method::Cancel | Method::Bye | Method::Options | Method::Message
-        );
-        let in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
-        from_inside != to_inside && forms_dialogs && !in_dialog
+        (self.domain || from_inside != to_inside) && may_form_a_dialog(message)
     }
 
     /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.
-    fn sent_by(&self, hop: &Hop) -> Option<String> {
+    pub(super) fn sent_by(&self, hop: &Hop) -> Option<String> {
         let Remote::Socket(remote) = hop.remote else { return Some(via_host(&self.config.peer)) };
         let own = |wanted: &dyn Fn(&SocketAddr) -> bool| self.config.realm.own.iter().find(|own| wanted(own)).copied();
         let same = |own: &SocketAddr| own.is_ipv4() == remote.is_ipv4();
         let loopback = |own: &SocketAddr| own.ip().is_loopback() == remote.ip().is_loopback();
         let tls_port = Protocol::Tls.default_port();
         let fits = |own: &SocketAddr| (hop.protocol == Protocol::Tls) == (own.port() == tls_port);
+        // Where several ports were bound, the one that the hop is left from tells phones from others.
+        let port = |own: &SocketAddr| hop.local.is_some_and(|local| local.port() == own.port());
         own(&|own| Some(*own) == hop.local && fits(own))
+            .or_else(|| own(&|own| port(own) && same(own) && loopback(own) && fits(own)))
+            .or_else(|| own(&|own| port(own) && same(own) && fits(own)))
             .or_else(|| own(&|own| same(own) && loopback(own) && fits(own)))
             .or_else(|| own(&|own| same(own) && loopback(own)))
             .or_else(|| own(&same))
@@ -188,6 +201,15 @@ impl Engine {
             ours && marked() == Some(mark)
         })
     }
+}
+
+/// Whether a request may form a dialog, and is not in one.
+pub(super) fn may_form_a_dialog(message: &Message) -> bool {
+    let forms_none = matches!(
+        message.method(),
+        Method::Register | Method::Ack | Method::Cancel | Method::Bye | Method::Options | Method::Message
+    );
+    !forms_none && message.to().is_ok_and(|to| to.tag().is_none())
 }
 
 /// What routes a request, as a number that only this process can make: the second half of our branches.

@@ -156,6 +156,7 @@ impl World {
                     let located = match &what {
                         What::User { aor, .. } => self.users.get(aor.user()),
                         What::Uri { uri, .. } => self.servers.get(&**uri),
+                        What::Proxy => None,
                     };
                     self.engine.located(question, located.cloned().unwrap_or(nowhere), self.now);
                 }
@@ -163,6 +164,7 @@ impl World {
                     let users = self.members.get(&peer).cloned().unwrap_or_default();
                     self.engine.identified(question, &users, self.now);
                 }
+                Output::Publish { .. } | Output::Register { .. } => panic!("neither phones nor a domain here"),
             }
         }
     }
@@ -520,7 +522,7 @@ fn whoever_leaves_finishes_what_has_begun() {
     let mut world = World::new();
     world.receive(invite_bob("1", ""), &outside());
     let sent = std::mem::take(&mut world.sent);
-    world.engine.drain();
+    world.engine.drain(world.now);
     assert!(!world.engine.is_idle());
     let refused = world.receive(invite_bob("2", ""), &outside()).expect(&["503 INVITE to 198.51.100.7:5060"]);
     assert!(refused[0].1.header(Name::RetryAfter).is_some());

@@ -35,6 +35,7 @@ fn short(decision: &Decision) -> String {
             format!("{status} {}: {value}", String::from_utf8_lossy(name.as_bytes()))
         }
         Decision::Answer => "200".to_owned(),
+        Decision::Register => "register".to_owned(),
         Decision::Identify { claimed: None } => "who".to_owned(),
         Decision::Identify { claimed: Some(aor) } => format!("who {}", aor.user()),
         Decision::Forward(plan) => {
@@ -42,6 +43,7 @@ fn short(decision: &Decision) -> String {
                 Next::User { aor, instance: None } => format!("user {}", aor.user()),
                 Next::User { aor, instance: Some(Instance::Id(_)) } => format!("device of {}", aor.user()),
                 Next::User { aor, instance: Some(Instance::Unknown) } => format!("no device of {}", aor.user()),
+                Next::Proxy => "out".to_owned(),
                 Next::RequestUri(uri) => format!("to {uri}"),
                 Next::Route { uri, strict: false } => format!("route {uri}"),
                 Next::Route { uri, strict: true } => format!("strict {uri}"),
@@ -194,6 +196,7 @@ proptest! {
                 Decision::Forward(plan) => prop_assert!(matches!(plan.next, Next::User { .. }), "{:?}", plan),
                 Decision::Identify { .. } => prop_assert_eq!(origin, Origin::Stream),
                 Decision::Reject(_) | Decision::Answer => {}
+                Decision::Register => prop_assert!(false, "this is no domain"),
             }
         }
     }

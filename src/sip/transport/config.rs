@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Hop, Protocol, overlay::OverlayPort, tls::TlsFiles, via::MAX_DATAGRAM};
-use crate::kind::Kind;
+use crate::{kind::Kind, sip::tap::Tap};
 
 /// What to listen on, and within which limits.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub overlay: Option<OverlayPort>,
     /// The limits.
     pub limits: Limits,
+    /// Who listens in, if anybody: not on UDP sockets that somebody else reads.
+    pub tap: Option<Tap>,
 }
 
 /// How much, and how long.

@@ -28,6 +28,7 @@ use crate::sip::{
     Message, Method,
     framing::{Frame, FrameError, Framer},
     respond::respond,
+    tap::Tap,
 };
 
 /// What is read at once.
@@ -182,6 +183,8 @@ pub(super) struct Connection {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) counters: Arc<Counters>,
     pub(super) stop: watch::Receiver<()>,
+    /// Who listens in, if anybody.
+    pub(super) tap: Option<Tap>,
 }
 
 impl Connection {
@@ -252,6 +255,9 @@ impl Connection {
                     return End::Dropped(DropReason::ForeignVia);
                 }
                 count(&self.counters.traffic(self.source.protocol).received);
+                if let Some(tap) = &self.tap {
+                    tap.received(message.bytes());
+                }
                 // Waits if nobody reads: so does the other side then.
                 if self.events.send(Event::Message { message, source: self.source.clone() }).await.is_err() {
                     return End::Stopping;

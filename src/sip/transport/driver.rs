@@ -30,7 +30,10 @@ use super::{
     udp::{self, UdpPort, UdpReader},
     via::over_tcp,
 };
-use crate::{name::PeerId, sip::Message};
+use crate::{
+    name::PeerId,
+    sip::{Message, tap::Tap},
+};
 
 /// Names what was given to [`Transports::send`], so that its sender knows what failed.
 pub type Token = u64;
@@ -103,6 +106,7 @@ struct Shared {
     runtime: Handle,
     table: Mutex<Table>,
     next_flow: AtomicU64,
+    tap: Option<Tap>,
 }
 
 impl Transports {
@@ -153,6 +157,7 @@ impl Transports {
             runtime: Handle::current(),
             table: Mutex::default(),
             next_flow,
+            tap: config.tap,
         };
         let core = Core { shared: Arc::new(shared), events, stop: stopping };
         for (protocol, listener, acceptor) in listeners {
@@ -208,9 +213,16 @@ impl Transports {
 }
 
 impl Shared {
-    fn datagram(&self, hop: &Hop, bytes: &[u8]) -> Result<(), SendError> {
+    fn datagram(&self, hop: &Hop, bytes: &Bytes) -> Result<(), SendError> {
         let port = udp::choose(&self.udp, hop).ok_or_else(|| SendError::NoSocket { hop: Box::new(hop.clone()) })?;
+        self.note_sent(Protocol::Udp, bytes);
         port.try_send(hop, bytes)
+    }
+
+    fn note_sent(&self, protocol: Protocol, bytes: &Bytes) {
+        if let Some(tap) = &self.tap {
+            tap.sent(protocol, bytes);
+        }
     }
 
     fn flow(&self) -> FlowId {
@@ -233,6 +245,7 @@ impl Core {
     fn queue(&self, hop: &Hop, mut message: Outgoing) -> Result<(), SendError> {
         let shared = &self.shared;
         let boxed = || Box::new(hop.clone());
+        shared.note_sent(hop.protocol, &message.bytes);
         let mut table = lock(&shared.table);
         if let Some(flow) = table.find(hop) {
             match table.push(flow, message) {
@@ -297,6 +310,7 @@ impl Core {
             events: self.events.clone(),
             counters: self.shared.counters.clone(),
             stop: self.stop.clone(),
+            tap: self.shared.tap.clone(),
         };
         open.fetch_add(1, Ordering::Relaxed);
         let end = connection.run(stream, &mut queue).await;
@@ -408,6 +422,9 @@ impl Core {
                     self.shared.counters.lose(DropReason::Malformed);
                     continue;
                 };
+                if let Some(tap) = &self.shared.tap {
+                    tap.received(message.bytes());
+                }
                 if self.events.send(Event::Message { message, source }).await.is_err() {
                     return;
                 }
