@@ -23,7 +23,7 @@ def tool(folder, name):
     """The path of one of the binaries under test."""
     path = Path(folder) / name
     if not path.exists():
-        sys.exit(f"{path} is missing: run cargo build --release --bins, or scripts/dist, or give --bin")
+        sys.exit(f"{path} is missing: run cargo build --release --bins --examples, or scripts/dist, or give --bin")
     return str(path)
 
 

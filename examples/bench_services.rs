@@ -17,6 +17,7 @@ use p2psip::{
         memory::{MemoryConfig, MemoryOverlay, Vantage},
         redir::Wanted,
     },
+    record::MAX_SERVICE_LIFETIME,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +31,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const MEMORY: Duration = Duration::from_secs(30);
 /// Discoveries of ten relays.
 const TENS: usize = 500;
-const DAY: Duration = Duration::from_secs(86_400);
+/// How often relays renew their offers, in the overlay's own time: before they expire.
+const RENEWAL: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
     let sizes: Vec<usize> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
@@ -54,6 +56,10 @@ struct Bench {
     service: ServiceUri,
     members: usize,
     relays: usize,
+    /// Where in the tree each relay is.
+    depths: BTreeMap<usize, u8>,
+    /// When they were offered last.
+    offered: Duration,
 }
 
 impl Bench {
@@ -61,18 +67,25 @@ impl Bench {
         let id = OverlayId::parse("p2psip.org")?;
         let descriptor = Descriptor::new(id, false, Policy::Open, None, Limits::default())?;
         let config = MemoryConfig { members, ..MemoryConfig::default() };
-        let mut overlay = MemoryOverlay::new(Arc::new(descriptor), config, UnixMs(1_700_000_000_000));
+        let overlay = MemoryOverlay::new(Arc::new(descriptor), config, UnixMs(1_700_000_000_000));
         let service = ServiceUri::parse("turn:p2psip.org")?;
-        let mut depths: BTreeMap<usize, u8> = BTreeMap::new();
+        let (relays, depths) = (members.div_ceil(SHARE), BTreeMap::new());
+        let mut bench = Self { overlay, service, members, relays, depths, offered: Duration::ZERO };
         // The second time, each knows where in the tree it is.
-        for _ in 0..2 {
-            for index in (0..members).step_by(SHARE) {
-                let listing = overlay.offer(index, &service, depths.get(&index).copied(), DAY);
-                depths.insert(index, listing.context("an offer was refused")?.depth);
-                overlay.advance(Duration::from_millis(10));
-            }
+        bench.offer()?;
+        bench.offer()?;
+        Ok(bench)
+    }
+
+    fn offer(&mut self) -> Result<()> {
+        for index in (0..self.members).step_by(SHARE) {
+            let depth = self.depths.get(&index).copied();
+            let listing = self.overlay.offer(index, &self.service, depth, MAX_SERVICE_LIFETIME);
+            self.depths.insert(index, listing.context("an offer was refused")?.depth);
+            self.overlay.advance(Duration::from_millis(10));
         }
-        Ok(Self { overlay, service, members, relays: depths.len() })
+        self.offered = self.overlay.elapsed();
+        Ok(())
     }
 
     /// The member that a client asks: any, and always the same.
@@ -113,20 +126,25 @@ impl Bench {
 
     /// Has all clients look, and says how the load was spread.
     fn measure(&mut self, mut look: impl FnMut(&mut Self, usize, Duration) -> Result<u32>) -> Result<Value> {
-        let before: Vec<u64> = self.overlay.served().collect();
-        let mut requests = 0;
+        let (mut served, mut requests) = (vec![0; self.members], 0);
         // So many that chance evens out.
         let rounds = (self.members / 100).clamp(20, 100);
         for round in 0..rounds {
             // In the overlay they look one after the other; here it counts as if they did at the same time.
             let now = INTERVAL * round as u32;
+            if self.overlay.elapsed().saturating_sub(self.offered) > RENEWAL {
+                self.offer()?;
+            }
+            let before: Vec<u64> = self.overlay.served().collect();
             for client in 0..CLIENTS {
                 let member = self.member_of(client);
                 requests += u64::from(look(self, member, now)?);
             }
+            // Renewing is not what is measured.
+            for (sum, (after, before)) in served.iter_mut().zip(self.overlay.served().zip(before)) {
+                *sum += after - before;
+            }
         }
-        let served = self.overlay.served().zip(before).map(|(after, before)| after - before);
-        let mut served: Vec<u64> = served.collect();
         served.sort_unstable();
         let lookups = (CLIENTS * rounds) as f64;
         let mean = served.iter().sum::<u64>() as f64 / self.members as f64;
@@ -145,6 +163,7 @@ impl Bench {
 
     fn ten(&mut self) -> Result<Value> {
         let wanted = 10.min(self.relays);
+        self.offer()?;
         // As deep as members know it to be that have looked for relays for a while.
         let depth = self.overlay.discover(&Vantage::Member(0), &self.service, Wanted::All, None).depth();
         let (mut requests, mut nodes, mut times) = (0, 0, Vec::new());

@@ -9,7 +9,7 @@ use p2psip::{
     identity::{Authority, Certificate, CertificateRequest, SecretKey},
     member::Member,
     name::{OverlayId, ResourceName, ServiceNode, TreeNode},
-    record::{Body, Contact, Payload, ServiceOffer},
+    record::{Body, Contact, Endpoint, MAX_SERVICE_LIFETIME, Payload, ServiceOffer},
 };
 
 use crate::{
@@ -220,4 +220,81 @@ fn an_older_record_replaces_a_newer_one_at_nobody_who_holds_it() {
         let ran = lookup(&format!("--short {options} {}", user.aor)).exits(0);
         assert_eq!(ran.out, "sip:new@192.0.2.1\n", "{via}");
     }
+}
+
+#[test]
+fn control_characters_are_stored_by_nobody_in_whatever_field_of_a_record() {
+    let world = TestWorld::shared();
+    let user = world.user("escape");
+    let authority = world.world.authority().unwrap();
+    let (client, members, now) = (world.client(), world.world.members().len(), UnixMs::now());
+    let key = SecretKey::generate().unwrap();
+    // Of a kind that no other test looks for.
+    let kind = names(&["gatekeeper:p2psip.org"]);
+    let provider = issued(authority, &key, &kind, now);
+    let node = names(&["gatekeeper:p2psip.org#0/0"]).remove(0);
+    let usual = ServiceOffer {
+        peer: key.peer_id(),
+        addresses: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
+        endpoints: vec![Endpoint { transport: "udp".to_owned(), host: "127.0.0.1".to_owned(), port: 1 }],
+        serving: true,
+        load: 0,
+        depth: 0,
+    };
+    let offer = |change: &dyn Fn(&mut ServiceOffer)| {
+        let mut offer = usual.clone();
+        change(&mut offer);
+        let body = Body::Service(offer);
+        let payload = Payload { name: node.clone(), sequence: now.0, expires: now.after(LIFETIME), body };
+        signed_with(&payload, &key, Some(&provider))
+    };
+    let contact = |contact| {
+        let payload = Payload { body: Body::User { contacts: vec![contact] }, ..user.payload() };
+        signed_with(&payload, &user.key, user.certificate.as_ref())
+    };
+    let overlay = |address: String| Contact::Overlay { peer: key.peer_id(), addresses: vec![address], q: 1000 };
+    // C0, DEL, C1 in UTF-8, a line's end, and what turns the writing round.
+    for evil in ["\u{1b}[2J", "\u{7f}", "\u{9b}31m", "\r\n", "\u{202e}"] {
+        for (what, envelope) in [
+            ("the user of a contact", contact(Contact::Sip { uri: format!("sip:a{evil}@192.0.2.1"), q: 1 })),
+            ("the host of a contact", contact(Contact::Sip { uri: format!("sip:a@192.0.2.1{evil}"), q: 1 })),
+            ("a contact's address", contact(overlay(format!("/ip4/192.0.2.1{evil}/tcp/1")))),
+            ("a provider's address", offer(&|offer| offer.addresses = vec![format!("/ip4/192.0.2.1/tcp/1{evil}")])),
+            ("an endpoint's transport", offer(&|offer| offer.endpoints[0].transport = format!("udp{evil}"))),
+            ("an endpoint's host", offer(&|offer| offer.endpoints[0].host = format!("a{evil}.org"))),
+        ] {
+            let expected = BTreeMap::from([("malformed", members)]);
+            assert_eq!(answers(world, &client, &envelope), expected, "{what} with {evil:?}");
+        }
+        // Names are not even made.
+        assert!(ResourceName::parse(&format!("sip:a{evil}@p2psip.org")).is_err(), "{evil:?}");
+        assert!(ResourceName::parse(&format!("turn:p2psip.org{evil}")).is_err(), "{evil:?}");
+    }
+    // The same without: it is for what is in them that they were refused.
+    let fine = [offer(&|_| ()), contact(overlay("/ip4/192.0.2.1/tcp/1".to_owned()))];
+    for envelope in fine {
+        assert!(!answers(world, &client, &envelope).contains_key("malformed"));
+    }
+}
+
+#[test]
+fn no_member_lists_a_load_that_there_is_not_or_a_service_for_longer_than_its_provider_lives() {
+    let world = TestWorld::shared();
+    let (client, members, now) = (world.client(), world.world.members().len(), UnixMs::now());
+    let key = SecretKey::generate().unwrap();
+    let certificate = issued(world.world.authority().unwrap(), &key, &names(&["teredo:p2psip.org"]), now);
+    let answer = |load, lifetime| {
+        let (peer, serving, depth) = (key.peer_id(), true, 0);
+        let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving, load, depth };
+        let name = names(&["teredo:p2psip.org#0/0"]).remove(0);
+        let payload = Payload { name, sequence: now.0, expires: now.after(lifetime), body: Body::Service(offer) };
+        answers(world, &client, &signed_with(&payload, &key, Some(&certificate)))
+    };
+    assert_eq!(answer(1001, LIFETIME), BTreeMap::from([("malformed", members)]));
+    assert_eq!(answer(u16::MAX, LIFETIME), BTreeMap::from([("malformed", members)]));
+    assert_eq!(
+        answer(0, MAX_SERVICE_LIFETIME + Duration::from_secs(1)),
+        BTreeMap::from([("lifetime-too-long", members)])
+    );
+    assert_eq!(answer(0, HOUR), BTreeMap::from([("lifetime-too-long", members)]));
 }

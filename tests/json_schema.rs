@@ -3,18 +3,21 @@
 //! A shape file under `tests/data/schema/` is the JSON with types in place of values; `a | null` is a type, too.
 
 use p2psip::{
-    client::{Event, HeldRecord, Reach, ReachView, StatusReply},
+    client::{
+        Event, HeldRecord, ProxyStatus, Reach, ReachView, StatusReply,
+        gatekeeper::{Decision, GateVerdict},
+    },
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, ResourceName, Service},
     ops::outcome::{
         AnswerStatus, BucketView, ContactView, DifferenceStatus, DifferenceView, DiscoverOutcome, DiscoverStatus,
         EventOutcome, HeldOutcome, HeldRecordView, HeldView, JoinOutcome, LocateOutcome, LocateStatus, LookupOutcome,
-        LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, ProviderView, PublicView, RecordView,
-        RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, ServiceView, StatusOutcome, StepKind, StepView,
-        TableOutcome, TargetView, TraceView, Via,
+        LookupStatus, OfferView, PeerView, PeersOutcome, PingOutcome, ProbeStatus, ProbeView, ProviderView, PublicView,
+        RecordView, RegisterOutcome, RegisterStatus, RejectedView, RequestStatus, ServiceView, StatusOutcome, StepKind,
+        StepView, TableOutcome, TargetView, TraceView, Via,
     },
     ops::publish::{
-        ActionView, ChangeOutcome, ListOutcome, SyncOutcome,
+        ActionView, ChangeOutcome, ListOutcome, PendingOutcome, SyncOutcome,
         drift::{Drift, LeaseState, ProxyView, RuleView},
     },
     ops::{
@@ -127,6 +130,24 @@ fn discover() {
         expires_at_ms: UnixMs(1_767_229_200_000),
         expires_in_ms: 120_000,
         certificate: certificate.map(str::to_owned),
+        probes: vec![
+            ProbeView {
+                endpoint: "udp:192.0.2.8:5060".to_owned(),
+                status: ProbeStatus::Answered,
+                code: Some(200),
+                rtt_ms: Some(1.5),
+                why: None,
+            },
+            ProbeView {
+                endpoint: "tcp:192.0.2.8:5060".to_owned(),
+                status: ProbeStatus::Unreachable,
+                code: None,
+                rtt_ms: None,
+                why: Some("connection refused".to_owned()),
+            },
+        ],
+        rtt_ms: certificate.map(|_| 1.5),
+        in_dns: certificate.map(|_| true),
     };
     let found = DiscoverOutcome {
         status: DiscoverStatus::Found,
@@ -141,6 +162,7 @@ fn discover() {
             complete: true,
             providers: vec![provider(Some("0a1b")), provider(None)],
         }],
+        public: None,
         rejected: vec![rejected()],
         tree_nodes: 3,
         requests: 20,
@@ -148,7 +170,17 @@ fn discover() {
         elapsed_ms: 12.5,
     };
     let fewer = DiscoverOutcome { status: DiscoverStatus::Fewer, wanted: Some(3), ..found.clone() };
+    let public = PublicView {
+        status: LocateStatus::Found,
+        endpoints: vec!["udp:192.0.2.8:5060".to_owned()],
+        only_in_overlay: vec!["tcp:192.0.2.8:5060".to_owned()],
+        only_in_dns: vec!["udp:192.0.2.9:5060".to_owned()],
+    };
+    assert_shape("discover-proxies", &[DiscoverOutcome { public: Some(public), ..found.clone() }]);
     assert_shape("discover", &[found, fewer]);
+    let words = [ProbeStatus::Answered, ProbeStatus::Silent, ProbeStatus::Unreachable];
+    let words = words.map(|status| serde_json::to_value(status).unwrap());
+    assert_eq!(words, ["answered", "silent", "unreachable"]);
 }
 
 #[test]
@@ -315,6 +347,7 @@ fn join() {
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned()],
             socket: "/run/member.sock".to_owned(),
             proxy: vec!["udp 192.0.2.7:5060".to_owned()],
+            gatekeeper: Some("p2psip.org on 192.0.2.53:53".to_owned()),
             adapter: vec!["udp 192.0.2.7:5070".to_owned()],
             metrics: Some("http://127.0.0.1:9464/metrics".to_owned()),
             peers: 1,
@@ -395,33 +428,31 @@ fn calls() {
 fn what_a_shell_tells_of_a_member() {
     let instance = InstanceId::of_key(&[1; 32]);
     let name = ResourceName::parse("sip:alice@p2psip.org").unwrap();
-    assert_shape(
-        "shell-status",
-        &[StatusOutcome {
-            status: "member",
-            socket: "/run/member.sock".to_owned(),
-            uptime_ms: 1_000,
-            member: StatusReply {
-                peer: peer(1),
-                overlay: OverlayId::parse("p2psip.org").unwrap(),
-                descriptor: "0123456789abcdef".to_owned(),
-                policy: "enrolled".to_owned(),
-                addresses: vec!["/ip4/192.0.2.7/tcp/4001".to_owned()],
-                peers: 15,
-                connections: 12,
-                names: 2,
-                records: 4,
-                kept: 1,
-                started_ms: UnixMs(1_767_225_600_000),
-                served: 73,
-                throttled: 0,
-                version: "0.1.0".to_owned(),
-                buckets: vec![(0, 8)],
-                proxy: None,
-                reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
-            },
-        }],
-    );
+    let member = StatusReply {
+        peer: peer(1),
+        overlay: OverlayId::parse("p2psip.org").unwrap(),
+        descriptor: "0123456789abcdef".to_owned(),
+        policy: "enrolled".to_owned(),
+        addresses: vec!["/ip4/192.0.2.7/tcp/4001".to_owned()],
+        peers: 15,
+        connections: 12,
+        names: 2,
+        records: 4,
+        kept: 1,
+        started_ms: UnixMs(1_767_225_600_000),
+        served: 73,
+        throttled: 0,
+        version: "0.1.0".to_owned(),
+        buckets: vec![(0, 8)],
+        proxy: None,
+        reach: ReachView { reach: Reach::Relayed, why: "behind a NAT".to_owned(), relays: vec![peer(3)] },
+    };
+    let socket = "/run/member.sock".to_owned();
+    let status = StatusOutcome { status: "member", socket, uptime_ms: 1_000, member: member.clone() };
+    let proxy = ProxyStatus { endpoints: vec!["udp 192.0.2.7:5060".to_owned()], ..ProxyStatus::default() };
+    let member = StatusReply { proxy: Some(proxy), ..member };
+    assert_shape("shell-status-proxy", &[StatusOutcome { member, ..status.clone() }]);
+    assert_shape("shell-status", &[status]);
     let near = PeerView { peer: peer(2), bits: 3, addresses: vec!["/ip4/192.0.2.8/tcp/4001".to_owned()] };
     assert_shape("shell-peers", &[PeersOutcome { status: "peers", member: peer(1), known: 15, peers: vec![near] }]);
     let buckets = vec![BucketView { bits: 0, peers: 8 }];
@@ -433,9 +464,12 @@ fn what_a_shell_tells_of_a_member() {
         expires_ms: UnixMs(1_767_229_200_000),
         tombstone: false,
         kept: true,
+        certificate: Some("4f2a".to_owned()),
+        pinned: false,
     };
-    let records = vec![HeldRecordView { expires_in_ms: 3_600_000, record }];
-    assert_shape("shell-records", &[HeldOutcome { status: "records", total: 1, records }]);
+    let uncertified = HeldRecord { certificate: None, ..record.clone() };
+    let records = [record, uncertified].map(|record| HeldRecordView { expires_in_ms: 3_600_000, record });
+    assert_shape("shell-records", &[HeldOutcome { status: "records", total: 2, records: records.to_vec() }]);
     assert_shape(
         "shell-ping",
         &[PingOutcome {
@@ -449,6 +483,8 @@ fn what_a_shell_tells_of_a_member() {
     );
     let event = |event| EventOutcome { status: "event", at_ms: UnixMs(1_767_225_600_000), event };
     assert_shape("shell-event-peer", &[event(Event::PeerJoined { peer: peer(1) })]);
+    let (verdict, host, why) = (GateVerdict::Entered, "p0123.p2psip.org".to_owned(), "udp:5060 proven".to_owned());
+    assert_shape("shell-event-gatekeeper", &[event(Event::Gatekeeper { verdict, peer: Some(peer(2)), host, why })]);
     assert_shape("shell-event-stored", &[event(Event::Stored { name, instance, sequence: 1, tombstone: false })]);
 }
 
@@ -497,6 +533,16 @@ fn publication() {
         unreachable: false,
         elapsed_ms: 4.5,
     };
+    let decision = Decision {
+        at_ms: UnixMs(1_767_225_600_000),
+        verdict: GateVerdict::Refused,
+        peer: Some(peer(2)),
+        host: "p0123.p2psip.org".to_owned(),
+        addresses: vec!["192.0.2.8".parse().unwrap()],
+        why: "it is behind a NAT".to_owned(),
+    };
+    let (pending, decisions) = (vec![decision.clone()], vec![decision]);
+    assert_shape("publish-pending", &[PendingOutcome { status: "pending", pending, decisions }]);
     assert_shape("publish-list", &[list(None), list(Some("--dns-only"))]);
     let action = |error: Option<&str>, script: Option<&str>| ActionView {
         action: "add",

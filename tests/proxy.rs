@@ -27,7 +27,7 @@ use p2psip::{
 };
 use tokio::sync::mpsc;
 
-use crate::world::{PATIENCE, TestWorld, User};
+use crate::world::{PATIENCE, Process, TestWorld, User, eventually, over_socket};
 
 const CALLER: &str = "sip:carol@example.com";
 
@@ -367,4 +367,51 @@ fn a_local_overlay_has_no_proxy_peers() {
         assert!(matches!(error, ProxyError::Local { .. }), "{error}");
         assert_eq!(error.to_string(), "testnet is a purely local overlay and has no proxy peers; leave --proxy out");
     });
+}
+
+#[test]
+fn calls_that_go_out_without_a_way_back_are_warned_of_once() {
+    let world = TestWorld::of(10);
+    let alice = world.user("alice");
+    let uri = format!("{};gr={}", alice.aor, alice.key.instance());
+    // A proxy peer as its operator runs it, with what it says on standard error.
+    let home = world.user("proxy").home;
+    let key = home.peer_key().unwrap();
+    let name = ResourceName::from(ServiceUri::new(Service::Proxy, world.world.descriptor().overlay().clone()));
+    let certificate = world.world.enrol(&key, &[name]).unwrap().unwrap();
+    home.add_certificate(&certificate, p2psip::clock::UnixMs::now()).unwrap();
+    let (process, joined) = Process::member(&format!(
+        "--home {} {} --dns {} --listen /ip4/127.0.0.1/tcp/0 --proxy=127.0.0.1:0",
+        home.folder().display(),
+        world.peers(),
+        world.world.dns()
+    ));
+    let peer: PeerId = joined["peer"].as_str().unwrap().parse().unwrap();
+    let address = joined["addresses"][0].as_str().unwrap().split("/p2p/").next().unwrap().to_owned();
+    let near = Hop::peer(peer, [address]);
+    world.run(async {
+        bind(&alice, &world.world.members()[0]).await;
+        let mut caller = Phone::inside(&world.world.members()[0]).await;
+        let mut callee = Phone::outside();
+        let target = format!("sip:carol@{}", callee.address());
+        let more = format!("Contact: <{uri}>\nRoute: <sip:p2psip.org;lr>");
+        let (from, to) = (format!("<{}>;tag=caller", alice.aor), format!("<{CALLER}>"));
+        for number in 1..=3 {
+            caller.request(&near, &format!("INVITE {target}"), &from, &to, number, &more);
+            let (invite, source) = callee.expect("INVITE").await;
+            callee.answer(&invite, &source, 200, &format!("<{target}>"));
+            caller.expect("200 INVITE").await;
+            caller.request(&near, &format!("ACK {target}"), &from, &to, number, &more);
+            callee.expect("ACK").await;
+        }
+    });
+    let status = || {
+        let status = world.run(over_socket(&home.socket_path(), &p2psip::client::Status {})).unwrap();
+        status.proxy.unwrap()
+    };
+    eventually("it has noticed", || status().unlisted);
+    assert_eq!(status().forwarded, 3);
+    let ran = process.kill();
+    let warnings = ran.err.lines().filter(|line| line.contains("requests of the other side cannot come back"));
+    assert_eq!(warnings.count(), 1, "{ran:#?}");
 }

@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser, ValueEnum};
 use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
     io::{Env, Io},
+    locate,
     lookup::{ViaArg, peer_name},
     output::{
         Format, Output, count,
@@ -23,7 +24,7 @@ use crate::{
     name::Service,
     ops::{
         discover::{DiscoverRequest, discover},
-        outcome::{DiscoverOutcome, DiscoverStatus, ProviderView, ServiceView, Via},
+        outcome::{DiscoverOutcome, DiscoverStatus, ProbeStatus, ProbeView, ProviderView, ServiceView, Via},
     },
 };
 
@@ -33,6 +34,7 @@ pub const TOOL: Tool = Tool {
     description: &[
         "Finds the peers of an overlay that offer a service: proxy peers, through which SIP crosses the overlay's border, and relay agent peers, which carry media for those behind NATs. Every record is verified. The first are to be tried first: they are put in a random order, in which those with less load come first more often.",
         "A load is its provider's own word. One that is not serving takes no new users and is about to go.",
+        "Each endpoint of a proxy peer is then asked for its OPTIONS, unless --no-probe: those that answer come first, the fastest before the others, and those that do not come last. The proxy peers are also looked up in the DNS, where others find them, and the two lists are compared.",
         "Without -n it finds all there are. With -n it stops when it has found so many, of the kinds that are asked for together; if there are fewer, it prints those and exits 1.",
     ],
     exits: &[
@@ -77,6 +79,10 @@ struct Args {
         hide_default_value = true
     )]
     via: ViaArg,
+
+    /// Do not ask the endpoints whether they answer
+    #[arg(long)]
+    no_probe: bool,
 
     #[command(flatten)]
     access: AccessArgs,
@@ -135,7 +141,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         let access = Settings::read(&args.home, env)?.access(&args.access, args.of.as_deref())?;
         let services = args.kind.services().to_vec();
         let wanted = args.number.map(NonZeroU32::get);
-        let request = DiscoverRequest { services, wanted, via: args.via.into() };
+        let compare = output.format() != Format::Short;
+        let request = DiscoverRequest { services, wanted, via: args.via.into(), compare, probe: !args.no_probe };
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         progress.doing(|| "looking for services".to_owned());
         let outcome = runtime::one_shot(signals, &progress, discover(&access, &request))??;
@@ -170,6 +177,12 @@ pub(super) fn present(outcome: &DiscoverOutcome, output: &mut Output<'_, '_>) ->
     if outcome.found > 0 && !outcome.rejected.is_empty() {
         output.warn(&format!("not believed: {}", rejections(outcome)));
     }
+    if let Some(silent) = silent(outcome) {
+        output.warn(&silent);
+    }
+    if let Some(drift) = outcome.public.as_ref().and_then(|view| locate::drift(view, outcome.overlay.as_str())) {
+        output.warn(&drift);
+    }
     Ok(match outcome.status {
         DiscoverStatus::Found => 0,
         DiscoverStatus::Fewer | DiscoverStatus::NotFound => Kind::Negative.exit_code(),
@@ -198,6 +211,20 @@ fn verdict(outcome: &DiscoverOutcome) -> String {
         ),
         DiscoverStatus::Untrusted => format!("{asked}: found, but not to be trusted: {}", rejections(outcome)),
     }
+}
+
+/// Who was asked and did not answer, if anybody.
+fn silent(outcome: &DiscoverOutcome) -> Option<String> {
+    let asked = outcome.services.iter().flat_map(|service| &service.providers);
+    let asked: Vec<_> = asked.filter(|provider| !provider.probes.is_empty()).collect();
+    let silent: Vec<_> = asked.iter().filter(|provider| provider.rtt_ms.is_none()).collect();
+    let first = silent.first()?;
+    let why = first.probes.iter().find_map(|probe| probe.why.as_deref()).unwrap_or("no answer");
+    let (peer, all) = (peer_name(&first.peer), count(asked.len(), "provider"));
+    Some(match silent.len() {
+        1 => format!("of {all}, {peer} does not answer: {why}"),
+        more => format!("of {all}, {more} do not answer; the first is {peer}: {why}"),
+    })
 }
 
 /// The reasons for which records were not believed, each once.
@@ -234,13 +261,25 @@ fn where_it_is(provider: &ProviderView) -> Vec<String> {
 }
 
 fn providers_table(service: &ServiceView) -> Grid {
-    let mut grid = Grid::with_header(&["PEER", "WHERE", "SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"]);
+    let is_probed = service.providers.iter().any(|provider| !provider.probes.is_empty());
+    let is_compared = service.providers.iter().any(|provider| provider.in_dns.is_some());
+    let mut header = vec!["PEER", "WHERE"];
+    header.extend(is_probed.then_some("ANSWERS"));
+    header.extend(is_compared.then_some("IN DNS"));
+    header.extend(["SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"]);
+    let mut grid = Grid::with_header(&header);
     for provider in &service.providers {
         let (serving, tone) = if provider.serving { ("yes", Tone::Good) } else { ("no", Tone::Warning) };
         let places = if provider.endpoints.is_empty() { &provider.addresses } else { &provider.endpoints };
-        grid.row([
-            Cell::text(peer_name(&provider.peer), Tone::Subject),
-            Cell::lines(places, Tone::Plain),
+        let in_dns = match provider.in_dns {
+            Some(true) => Cell::text("yes", Tone::Good),
+            Some(false) => Cell::text("no", Tone::Warning),
+            None => Cell::text("–", Tone::Faint),
+        };
+        let mut row = vec![Cell::text(peer_name(&provider.peer), Tone::Subject), Cell::lines(places, Tone::Plain)];
+        row.extend(is_probed.then(|| answers(provider)));
+        row.extend(is_compared.then_some(in_dns));
+        row.extend([
             Cell::text(serving, tone),
             Cell::text(format!("{:.0} %", provider.load * 100.0), Tone::Plain),
             Cell::text(span(provider.expires_in_ms), Tone::Plain),
@@ -249,8 +288,23 @@ fn providers_table(service: &ServiceView) -> Grid {
                 None => Cell::text("none", Tone::Faint),
             },
         ]);
+        grid.row(row);
     }
     grid
+}
+
+/// How each endpoint answered, beside it.
+fn answers(provider: &ProviderView) -> Cell {
+    let line = |probe: &ProbeView| match (probe.status, probe.rtt_ms, probe.code) {
+        (ProbeStatus::Answered, Some(rtt), Some(200) | None) => format!("{rtt:.1} ms"),
+        (ProbeStatus::Answered, Some(rtt), Some(code)) => format!("{rtt:.1} ms ({code})"),
+        (ProbeStatus::Unreachable, ..) => "unreachable".to_owned(),
+        (ProbeStatus::Answered | ProbeStatus::Silent, ..) => "no".to_owned(),
+    };
+    if provider.probes.is_empty() {
+        return Cell::text("–", Tone::Faint);
+    }
+    Cell::lines(provider.probes.iter().map(line), if provider.rtt_ms.is_some() { Tone::Good } else { Tone::Warning })
 }
 
 #[cfg(test)]
@@ -272,6 +326,9 @@ mod tests {
             expires_at_ms: UnixMs(0),
             expires_in_ms: 120_000,
             certificate: None,
+            probes: Vec::new(),
+            rtt_ms: None,
+            in_dns: None,
         }
     }
 
@@ -290,6 +347,7 @@ mod tests {
                 service(Service::Turn, "turn:p2psip.org", providers.into_iter().take(found as usize).collect()),
                 service(Service::Teredo, "teredo:p2psip.org", vec![]),
             ],
+            public: None,
             rejected: vec![],
             tree_nodes: 3,
             requests: 15,

@@ -25,7 +25,7 @@ use crate::{
     name::{InstanceId, PeerId, ResourceName, Service},
     ops::{
         Access, OpsError, ViaChoice,
-        locate::{Locations, Scope, Subject},
+        locate::{Locations, Scope, Subject, expected},
         lookup::Lookups,
         outcome::{ContactView, LocateOutcome, LocateStatus, LookupOutcome, LookupStatus, RecordView, Via},
         pin,
@@ -293,16 +293,10 @@ impl LookUp {
     }
 }
 
-/// Where the providers of a service listen.
+/// Where the providers of a service listen that take new users.
 fn endpoints(outcome: &LookupOutcome) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for endpoint in outcome.records.iter().filter_map(|record| record.offer.as_ref()).flat_map(|offer| &offer.endpoints)
-    {
-        if !all.contains(endpoint) {
-            all.push(endpoint.clone());
-        }
-    }
-    all
+    let offers = outcome.records.iter().filter_map(|record| record.offer.as_ref());
+    expected(offers.map(|offer| (offer.serving, offer.endpoints.as_slice())))
 }
 
 /// The URIs to look up, checked.

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::Call;
+use super::{
+    Call,
+    gatekeeper::{GateVerdict, PublicationStatus},
+};
 use crate::{
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, Position, ResourceName, Service},
@@ -316,6 +319,13 @@ pub struct ProxyStatus {
     pub lookups: u64,
     /// Users found among those looked up lately.
     pub spared: u64,
+    /// Whether the DNS had no proxy peer of the overlay when a call last went out, so that requests of the other side
+    /// cannot come back.
+    #[serde(default)]
+    pub unlisted: bool,
+    /// How it stands with the DNS, if it means to be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<PublicationStatus>,
 }
 
 /// How others reach a member.
@@ -378,6 +388,13 @@ pub struct HeldRecord {
     pub tombstone: bool,
     /// Whether this member keeps it alive for a client.
     pub kept: bool,
+    /// The serial of the certificate for which it is believed; `None` in an overlay of policy open, where a record only
+    /// proves that its instance wrote it.
+    #[serde(default)]
+    pub certificate: Option<String>,
+    /// Whether its key is pinned for the name.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// Asks a member for its live events: after an empty reply, the socket carries [`Event`] frames until it is closed.
@@ -425,6 +442,17 @@ pub enum Event {
     Throttled {
         /// The peer.
         peer: PeerId,
+    },
+    /// The gatekeeper here decided about a proxy peer.
+    Gatekeeper {
+        /// What.
+        verdict: GateVerdict,
+        /// The proxy peer, if it is known.
+        peer: Option<PeerId>,
+        /// Its host name in the DNS.
+        host: String,
+        /// Why so.
+        why: String,
     },
     /// The reader was too slow: this many events were dropped.
     Lagged {

@@ -61,7 +61,7 @@ impl Domain {
         let now = Instant::now();
         let engine = Engine::of_domain(
             Config {
-                realm: Realm { overlay: name.clone(), own: vec![address] },
+                realm: Realm { overlay: name.clone(), own: vec![(Protocol::Udp, address), (Protocol::Tcp, address)] },
                 // It has no streams of the overlay: nobody will ever see this.
                 peer: SecretKey::generate()?.peer_id(),
                 transactions: transaction::Config::default(),
@@ -189,12 +189,15 @@ impl Server {
                     self.engine.located(question, located, now);
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => self.find(question, uri, secure),
+                Output::Learned { hop, health } => servers::learn(&self.locator, &hop, health),
                 // No adapter has its phones here.
                 Output::Publish { .. } => {}
                 Output::Locate { question, what: What::Proxy } => {
                     let located = Located::Nowhere { status: 500, reason: "Server Internal Error" };
                     self.engine.located(question, located, now);
                 }
+                // No gatekeeper has a reason to probe here.
+                Output::Probed(_) => {}
                 // Nobody is a member here.
                 Output::Identify { question, .. } => self.engine.identified(question, &[], now),
             }

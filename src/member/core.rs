@@ -30,7 +30,7 @@ use crate::{
         persist::{Persist, PersistError, RecordKey, SetAside},
         placement::PlacementConfig,
         storer::{Change, Storer},
-        swarm::Network,
+        swarm::{AskError, Network},
     },
     record::{Refusal, Trust, VerifiedRecord},
 };
@@ -179,8 +179,25 @@ impl Core {
         }
     }
 
+    /// Asks a member that may be this one itself.
+    pub(super) async fn call<C: Call>(
+        self: &Arc<Self>,
+        to: &PeerInfo,
+        call: &C,
+        timeout: Duration,
+    ) -> Result<C::Reply, AskError> {
+        if to.peer != self.network.peer() {
+            return self.network.call(to, call, timeout).await;
+        }
+        let response = match Self::respond(self, Caller::Peer(to.peer), RequestFrame::of(call)?) {
+            Answer::Now(response) => response,
+            Answer::Later(later) => tokio::time::timeout(timeout, later).await.map_err(|_| AskError::Timeout)?,
+        };
+        response.reply::<C>().map_err(AskError::Refused)
+    }
+
     /// The descriptor.
-    pub(super) fn descriptor(&self) -> &Descriptor {
+    pub(super) fn descriptor(&self) -> &Arc<Descriptor> {
         &self.descriptor
     }
 
@@ -547,7 +564,7 @@ impl Core {
         let _ = flushed.await;
     }
 
-    fn publish(&self, event: Event) {
+    pub(super) fn publish(&self, event: Event) {
         // An error means that nobody follows.
         let _ = self.network.events().send(event);
     }

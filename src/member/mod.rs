@@ -8,6 +8,7 @@ pub mod adapter;
 mod config;
 mod core;
 mod error;
+pub mod gatekeeper;
 mod handlers;
 mod join;
 mod keep;
@@ -32,6 +33,7 @@ pub use self::{
     config::{MemberConfig, Timing},
     core::{Handler, remembered},
     error::MemberError,
+    gatekeeper::{Gatekeeper, GatekeeperConfig, GatekeeperError, Publish, PublishBy},
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
     proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},
@@ -98,7 +100,11 @@ impl Member {
             let responder = Arc::new(CoreResponder(core.clone()));
             member.socket = Some(SocketServer::start(path, responder, network.events().clone())?);
         }
-        join::join(&network, &config).await?;
+        if let Err(error) = join::join(&network, &config).await {
+            // Whoever tries again wants the same files, address and socket.
+            member.stop().await;
+            return Err(error.into());
+        }
         member.tasks = vec![
             tokio::spawn(join::stay_joined(core.clone(), config.clone(), stopping.clone())),
             tokio::spawn(sync::run(core.clone(), config.timing, stopping.clone())),

@@ -17,7 +17,10 @@ use crate::{
     kind::Kind,
     name::{ResourceName, Service, ServiceNode, ServiceUri, TreeNode},
     overlay::redir::{Listing, Registration},
-    record::{Body, Endpoint, MAX_LOAD, Payload, RecordError, Refusal, ServiceOffer, TOMBSTONE_GRACE, seal},
+    record::{
+        Body, Endpoint, MAX_LOAD, MAX_SERVICE_LIFETIME, Payload, RecordError, Refusal, ServiceOffer, TOMBSTONE_GRACE,
+        seal,
+    },
 };
 
 /// How many registrations apart a record expires: two of them may fail.
@@ -194,7 +197,7 @@ impl Publisher {
             service,
             endpoints: offer.endpoints,
             certificate,
-            lifetime: (every * LIFETIMES).min(longest),
+            lifetime: (every * LIFETIMES).min(longest).min(MAX_SERVICE_LIFETIME),
             timeout,
             published,
             sequence: 0,

@@ -8,8 +8,10 @@ use std::{
 use super::{
     Access, OpsError, ViaChoice,
     access::{Attached, Route, describe},
+    locate::{Locations, expected},
     lookup,
-    outcome::{DiscoverOutcome, DiscoverStatus, ProviderView, RejectedView, ServiceView, Via},
+    outcome::{DiscoverOutcome, DiscoverStatus, LocateStatus, ProviderView, RejectedView, ServiceView, Via},
+    probe,
     race::{RACED, Worth, race},
     view,
 };
@@ -35,6 +37,10 @@ pub struct DiscoverRequest {
     pub wanted: Option<u32>,
     /// Whom to ask.
     pub via: ViaChoice,
+    /// Whether proxy peers are compared with those that the DNS has (R18).
+    pub compare: bool,
+    /// Whether endpoints are asked if they answer, and the providers ranked by it.
+    pub probe: bool,
 }
 
 /// Finds peers that offer services. That there are none, or too few, is an outcome and no error.
@@ -52,52 +58,50 @@ pub async fn discover(access: &Access, request: &DiscoverRequest) -> Result<Disc
         attached,
         deadline: access.deadline(),
     };
-    let mut outcome = DiscoverOutcome {
-        status: DiscoverStatus::NotFound,
-        overlay: search.overlay.clone(),
-        via: Via::Socket,
-        wanted: request.wanted,
-        found: 0,
-        complete: true,
-        services: Vec::new(),
-        rejected: Vec::new(),
-        tree_nodes: 0,
-        requests: 0,
-        silent: 0,
-        elapsed_ms: 0.0,
+    let (overlay, mut locations) = (search.overlay.clone(), Locations::new(access));
+    let mut outcome = if request.compare && request.services.contains(&Service::Proxy) {
+        let found = search.find(request);
+        let (found, public) =
+            locations.compare(&overlay, found, |found| found.as_ref().map_or_else(|_| vec![], offered)).await;
+        let mut outcome = found?;
+        outcome.public = public;
+        mark(&mut outcome);
+        outcome
+    } else {
+        search.find(request).await?
     };
-    let mut verdicts = Vec::new();
-    for service in &request.services {
-        let left = request.wanted.map(|wanted| wanted.saturating_sub(outcome.found));
-        if left == Some(0) {
-            outcome.complete = false;
-            break;
+    if request.probe {
+        for service in &mut outcome.services {
+            probe::probe(access, &mut locations, &overlay, service.service, &mut service.providers).await?;
+            probe::rank(&mut service.providers);
         }
-        let (reply, via) = search.ask(*service, left).await?;
-        outcome.via = via;
-        outcome.tree_nodes += reply.nodes;
-        outcome.requests += reply.found.requests;
-        outcome.silent += reply.found.silent;
-        let found = search.judge(*service, &reply).await;
-        verdicts.push(if found.view.providers.is_empty() && reply.found.verdict == Verdict::Found {
-            Verdict::Untrusted
-        } else {
-            reply.found.verdict
-        });
-        outcome.found += u32::try_from(found.view.providers.len()).unwrap_or(u32::MAX);
-        outcome.complete &= found.view.complete;
-        outcome.rejected.extend(found.rejected);
-        outcome.services.push(found.view);
     }
-    outcome.status = match (outcome.found, request.wanted) {
-        (0, _) if verdicts.contains(&Verdict::Untrusted) => DiscoverStatus::Untrusted,
-        (0, _) if verdicts.contains(&Verdict::NobodyToAsk) => DiscoverStatus::NobodyToAsk,
-        (0, _) => DiscoverStatus::NotFound,
-        (found, Some(wanted)) if found < wanted => DiscoverStatus::Fewer,
-        _ => DiscoverStatus::Found,
-    };
     outcome.elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
     Ok(outcome)
+}
+
+/// What the proxy peers that were found should have in the DNS.
+fn offered(outcome: &DiscoverOutcome) -> Vec<String> {
+    let proxies = outcome.services.iter().filter(|service| service.service == Service::Proxy);
+    let proxies = proxies.flat_map(|service| &service.providers);
+    expected(proxies.map(|provider| (provider.serving, provider.endpoints.as_slice())))
+}
+
+/// Notes which proxy peers the DNS has. Of a list that may go on, nothing is said to be missing in the overlay.
+fn mark(outcome: &mut DiscoverOutcome) {
+    let Some(public) = &mut outcome.public else { return };
+    for service in outcome.services.iter_mut().filter(|service| service.service == Service::Proxy) {
+        if !service.complete {
+            public.only_in_dns.clear();
+        }
+        if public.status == LocateStatus::NobodyToAsk {
+            continue;
+        }
+        for provider in &mut service.providers {
+            let has = |endpoint: &String| public.endpoints.contains(endpoint);
+            provider.in_dns = (!provider.endpoints.is_empty()).then(|| provider.endpoints.iter().any(has));
+        }
+    }
 }
 
 /// A search under way.
@@ -117,6 +121,56 @@ struct Judged {
 }
 
 impl Search<'_> {
+    /// Asks for one service after the other, until enough has been found.
+    async fn find(&mut self, request: &DiscoverRequest) -> Result<DiscoverOutcome, OpsError> {
+        let mut outcome = DiscoverOutcome {
+            status: DiscoverStatus::NotFound,
+            overlay: self.overlay.clone(),
+            via: Via::Socket,
+            wanted: request.wanted,
+            found: 0,
+            complete: true,
+            services: Vec::new(),
+            public: None,
+            rejected: Vec::new(),
+            tree_nodes: 0,
+            requests: 0,
+            silent: 0,
+            elapsed_ms: 0.0,
+        };
+        let mut verdicts = Vec::new();
+        for service in &request.services {
+            let left = request.wanted.map(|wanted| wanted.saturating_sub(outcome.found));
+            if left == Some(0) {
+                outcome.complete = false;
+                break;
+            }
+            let (reply, via) = self.ask(*service, left).await?;
+            outcome.via = via;
+            outcome.tree_nodes += reply.nodes;
+            outcome.requests += reply.found.requests;
+            outcome.silent += reply.found.silent;
+            let found = self.judge(*service, &reply).await;
+            verdicts.push(if found.view.providers.is_empty() && reply.found.verdict == Verdict::Found {
+                Verdict::Untrusted
+            } else {
+                reply.found.verdict
+            });
+            outcome.found += u32::try_from(found.view.providers.len()).unwrap_or(u32::MAX);
+            outcome.complete &= found.view.complete;
+            outcome.rejected.extend(found.rejected);
+            outcome.services.push(found.view);
+        }
+        outcome.status = match (outcome.found, request.wanted) {
+            (0, _) if verdicts.contains(&Verdict::Untrusted) => DiscoverStatus::Untrusted,
+            (0, _) if verdicts.contains(&Verdict::NobodyToAsk) => DiscoverStatus::NobodyToAsk,
+            (0, _) => DiscoverStatus::NotFound,
+            (found, Some(wanted)) if found < wanted => DiscoverStatus::Fewer,
+            _ => DiscoverStatus::Found,
+        };
+        Ok(outcome)
+    }
+
     async fn ask(&mut self, service: Service, wanted: Option<u32>) -> Result<(ServicesReply, Via), OpsError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let call = Services {
@@ -229,5 +283,8 @@ fn provider(record: &VerifiedRecord, now: UnixMs) -> Option<ProviderView> {
         expires_at_ms: record.expires(),
         expires_in_ms: view::milliseconds(record.expires().since(now)),
         certificate: record.serial().map(str::to_owned),
+        probes: Vec::new(),
+        rtt_ms: None,
+        in_dns: None,
     })
 }

@@ -4,7 +4,7 @@ use crate::{
     dns::{DnsError, PublishError},
     identity::IdentityError,
     kind::Kind,
-    member::{MemberError, MetricsError, PhonesError, ProxyError},
+    member::{GatekeeperError, MemberError, MetricsError, PhonesError, ProxyError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
@@ -44,12 +44,18 @@ pub enum OpsError {
     /// The member cannot be a proxy peer.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The member cannot be a gatekeeper.
+    #[error(transparent)]
+    Gatekeeper(#[from] GatekeeperError),
     /// The file of an adapter's phones.
     #[error(transparent)]
     Phones(#[from] PhonesError),
     /// Metrics cannot be served.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The task of the member in this process has died.
+    #[error("the member in this process has ended unexpectedly; please report what was logged before")]
+    NotJoined,
     /// A record that cannot be made.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -242,13 +248,14 @@ impl OpsError {
             Self::Socket(error) => error.kind(),
             Self::Network(error) => error.kind(),
             Self::Member(error) => error.kind(),
+            Self::Gatekeeper(error) => error.kind(),
             Self::Metrics(error) => error.kind(),
             Self::Proxy(error) => error.kind(),
             Self::Phones(error) => error.kind(),
             Self::Record(error) => error.kind(),
             Self::Sip(error) => error.kind(),
             Self::NotRegistered { kind, .. } => *kind,
-            Self::Capture { .. } => Kind::Local,
+            Self::Capture { .. } | Self::NotJoined => Kind::Local,
             Self::Ask { error, .. } => error.kind(),
             Self::PeerAddress { .. }
             | Self::NotCallable { .. }

@@ -67,6 +67,11 @@ impl PublicUri {
             Query { secure: uri.secure, host: host(uri.host), port: uri.port, transport, maddr: uri.maddr().map(host) };
         Ok(Self { text: text.to_owned(), query })
     }
+
+    /// What is to be located.
+    pub(super) const fn query(&self) -> &Query {
+        &self.query
+    }
 }
 
 /// What a URI on a command line may name.
@@ -137,6 +142,11 @@ impl Locations {
         let (_, locator) = self.asking()?;
         let location = locator.locate(&uri.query, self.access.deadline()).await?;
         Ok(outcome(uri, &location, started.elapsed()))
+    }
+
+    /// What locates, for whoever sends to what it finds.
+    pub(super) fn locator(&mut self) -> Result<Locator, OpsError> {
+        self.asking().map(|(_, locator)| locator)
     }
 
     /// Finds out whose a URI is, and where its servers are if it is public; `None` means that it is an overlay's: the
@@ -245,6 +255,17 @@ async fn is_published(resolver: &Resolver, overlay: &OverlayId, deadline: Instan
     };
     let (descriptor, peers) = tokio::join!(resolver.txt(&descriptor, deadline), resolver.txt(&peers, deadline));
     descriptor.is_ok() || peers.is_ok()
+}
+
+/// The endpoints that the DNS should have, each once: of those providers that take new users.
+pub fn expected<'a>(offers: impl Iterator<Item = (bool, &'a [String])>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for endpoint in offers.filter(|(serving, _)| *serving).flat_map(|(_, endpoints)| endpoints) {
+        if !all.contains(endpoint) {
+            all.push(endpoint.clone());
+        }
+    }
+    all
 }
 
 fn public_view(location: &Location, inside: &[String]) -> PublicView {

@@ -19,6 +19,7 @@ pub mod outcome;
 mod phone;
 pub mod pin;
 mod presence;
+mod probe;
 pub mod public;
 pub mod publish;
 mod race;

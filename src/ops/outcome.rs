@@ -307,6 +307,13 @@ pub struct OfferView {
     pub load: f64,
 }
 
+impl From<ProviderView> for OfferView {
+    fn from(provider: ProviderView) -> Self {
+        let ProviderView { peer, addresses, endpoints, serving, load, .. } = provider;
+        Self { peer, addresses, endpoints, serving, load }
+    }
+}
+
 /// The answer to a discovery, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -340,6 +347,9 @@ pub struct DiscoverOutcome {
     pub complete: bool,
     /// Each kind of service that was asked for, until enough were found.
     pub services: Vec<ServiceView>,
+    /// How the outside finds the proxy peers, if those were looked for and a DNS could be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<PublicView>,
     /// What was found and not believed.
     pub rejected: Vec<RejectedView>,
     /// Nodes of the services' trees that were read.
@@ -384,6 +394,39 @@ pub struct ProviderView {
     pub expires_in_ms: u64,
     /// The serial of the certificate that permits it; `null` under the `open` policy.
     pub certificate: Option<String>,
+    /// How each endpoint answered; empty if none was asked.
+    pub probes: Vec<ProbeView>,
+    /// The time of the fastest answer; `null` if there was none.
+    pub rtt_ms: Option<f64>,
+    /// Whether the DNS leads to one of its endpoints; `null` if that is not known.
+    pub in_dns: Option<bool>,
+}
+
+/// How an endpoint answered.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProbeView {
+    /// The endpoint.
+    pub endpoint: String,
+    /// Whether it did.
+    pub status: ProbeStatus,
+    /// The status code of its answer.
+    pub code: Option<u16>,
+    /// From the request to the answer; of a connection, with setting it up.
+    pub rtt_ms: Option<f64>,
+    /// Why it could not be asked.
+    pub why: Option<String>,
+}
+
+/// Whether an endpoint answered, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeStatus {
+    /// It did.
+    Answered,
+    /// It did not, in time.
+    Silent,
+    /// It could not be asked.
+    Unreachable,
 }
 
 /// A record that was not believed.
@@ -468,6 +511,8 @@ pub struct JoinOutcome {
     /// Where it is a proxy peer for the public network: transports and addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub proxy: Vec<String>,
+    /// The zone that it changes as a gatekeeper, and where; `null` if it is none.
+    pub gatekeeper: Option<String>,
     /// Where ordinary phones register: transports and addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapter: Vec<String>,

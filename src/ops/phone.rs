@@ -231,7 +231,7 @@ impl Phone {
             }
             Err(error) => {
                 self.not_sent = Some(error.kind());
-                self.agent.transport_failed(token, &error.to_string(), Instant::now());
+                self.agent.transport_failed(token, error.hop(), &error.to_string(), Instant::now());
             }
         }
     }
@@ -242,7 +242,7 @@ impl Phone {
             transport::Event::Failed { token, error } => {
                 self.not_sent = Some(error.kind());
                 let token = transaction::Token::of_number(token);
-                self.agent.transport_failed(token, &error.to_string(), Instant::now());
+                self.agent.transport_failed(token, error.hop(), &error.to_string(), Instant::now());
             }
             transport::Event::Closed { flow } => self.agent.closed(flow, Instant::now()),
         }
@@ -316,7 +316,7 @@ impl Phone {
 }
 
 /// The address from which the system would send to another one. Nothing is sent.
-fn route_to(remote: SocketAddr) -> IpAddr {
+pub(super) fn route_to(remote: SocketAddr) -> IpAddr {
     let (any, loopback) = match remote {
         SocketAddr::V4(_) => (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::LOCALHOST)),
         SocketAddr::V6(_) => (IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::LOCALHOST)),

@@ -11,15 +11,21 @@ use std::{
 use serde::Serialize;
 
 use self::drift::{Drift, LeaseState, ProxyView, RuleView, compare, places, rules};
-use super::{Access, OpsError, ViaChoice, lookup::Lookups, outcome::LookupStatus, outcome::OfferView};
+use super::{
+    Access, OpsError, ViaChoice,
+    discover::{DiscoverRequest, discover},
+    outcome::{DiscoverStatus, OfferView},
+};
 use crate::{
+    client::gatekeeper::{Decision, Decisions, DecisionsReply},
     clock::UnixMs,
     dns::{
         DescriptorPointer, PublishError, TsigKey, dnsaddr_text,
         publish::{Plan, Publication, Publisher, SipEndpoint, Transport, ZoneAt, host_of, unreachable},
     },
     kind::Kind,
-    name::{OverlayId, PeerId, ResourceName, Service, ServiceUri},
+    name::{OverlayId, PeerId, Service},
+    overlay::socket::SocketClient,
 };
 
 /// The most multiaddrs of one proxy peer that are published.
@@ -132,6 +138,30 @@ pub struct ActionView {
     pub error: Option<String>,
     /// What makes nsupdate do the same; only with a dry run.
     pub script: Option<String>,
+}
+
+/// What the gatekeeper on this machine has decided lately.
+#[derive(Debug, Clone, Serialize)]
+pub struct PendingOutcome {
+    /// `pending`, or `none` if nobody waits.
+    pub status: &'static str,
+    /// Those whose proof is waited for, and those who were refused and have not entered since; the newest first.
+    pub pending: Vec<Decision>,
+    /// All decisions, the newest first.
+    pub decisions: Vec<Decision>,
+}
+
+/// Asks the gatekeeper on this machine who waits to enter the DNS, and why.
+///
+/// # Errors
+/// [`OpsError`]: no member runs here, or it is no gatekeeper.
+pub async fn pending(access: &Access) -> Result<PendingOutcome, OpsError> {
+    let mut socket = SocketClient::connect(&access.socket_path()).await?;
+    let answer = tokio::time::timeout(access.timeout, socket.call(&Decisions {})).await;
+    let DecisionsReply { pending, decisions } =
+        answer.map_err(|_| access.timed_out("the member on this machine"))??;
+    let status = if pending.is_empty() { "none" } else { "pending" };
+    Ok(PendingOutcome { status, pending, decisions })
 }
 
 /// Publishes a proxy peer, or renews it; with `dry_run` says what would be sent.
@@ -342,9 +372,11 @@ impl Job {
                 let plans = publisher.plan_reap(zone)?;
                 plans.iter().find(|plan| plan.host == *host).map(|plan| plan.update.script(server))
             }
-            Self::Add(wanted) | Self::Renew(wanted) => publisher.add(wanted, force).await.map(|_| None)?,
+            Self::Add(wanted) | Self::Renew(wanted) => {
+                publisher.add_as_read(zone, wanted, force).await.map(|_| None)?
+            }
             Self::Remove(host) => publisher.remove(host, force).await.map(|_| None)?,
-            Self::Reap(host) => publisher.reap(host).await.map(|_| None)?,
+            Self::Reap(host) => publisher.reap_as_read(zone, host).await.map(|_| None)?,
         })
     }
 }
@@ -489,16 +521,18 @@ async fn publisher(access: &Access, desk: &Desk, overlay: &OverlayId) -> Result<
     Ok(Publisher::new(zone(access, desk, overlay).await?, key, access.timeout))
 }
 
-/// What the proxy peers offer in the overlay.
+/// What the proxy peers offer in the overlay: all of them, for what is not offered is taken out of the DNS.
 async fn offers(access: &Access, overlay: &OverlayId) -> Result<Vec<OfferView>, OpsError> {
-    let name = ResourceName::from(ServiceUri::new(Service::Proxy, overlay.clone()));
     let access = Access { overlay: Some(overlay.clone()), ..access.clone() };
-    let outcome = Lookups::attach(&access, ViaChoice::Auto, &name).await?.lookup(&name).await?;
+    let services = vec![Service::Proxy];
+    let request = DiscoverRequest { services, wanted: None, via: ViaChoice::Auto, compare: false, probe: false };
+    let outcome = discover(&access, &request).await?;
     match outcome.status {
-        LookupStatus::Found => Ok(outcome.records.into_iter().filter_map(|record| record.offer).collect()),
-        LookupStatus::NotFound => Ok(Vec::new()),
-        LookupStatus::NobodyToAsk | LookupStatus::Untrusted | LookupStatus::Contested => {
-            let why = format!("the lookup of {name} says neither which proxy peers there are nor that there are none");
+        DiscoverStatus::Found | DiscoverStatus::NotFound if outcome.complete => {
+            Ok(outcome.services.into_iter().flat_map(|service| service.providers).map(OfferView::from).collect())
+        }
+        _ => {
+            let why = "the search for proxy peers says neither which there are nor that there are none".to_owned();
             Err(OpsError::NobodyToAsk { overlay: overlay.clone(), why })
         }
     }

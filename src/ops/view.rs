@@ -42,7 +42,10 @@ pub(super) fn record(record: &VerifiedRecord, now: UnixMs) -> RecordView {
 }
 
 pub(super) fn offer(offer: &ServiceOffer) -> OfferView {
-    let endpoint = |e: &Endpoint| format!("{}:{}:{}", e.transport, e.host, e.port);
+    let endpoint = |e: &Endpoint| match e.host.contains(':') {
+        true => format!("{}:[{}]:{}", e.transport, e.host, e.port),
+        false => format!("{}:{}:{}", e.transport, e.host, e.port),
+    };
     OfferView {
         peer: offer.peer,
         addresses: offer.addresses.clone(),

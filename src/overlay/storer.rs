@@ -279,6 +279,8 @@ impl Storer {
             expires_ms: record.expires(),
             tombstone: record.is_tombstone(),
             kept: false,
+            certificate: record.serial().map(str::to_owned),
+            pinned: record.is_pinned(),
         });
         HeldReply { records: records.collect(), total }
     }

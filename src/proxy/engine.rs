@@ -21,11 +21,12 @@ use bytes::Bytes;
 use self::context::{Asked, Context};
 use super::{
     adapter::Adapter,
-    fork::{Patience, Target},
+    fork::{Health, Patience, Target},
     route::{self, Decision, Instance, Next, Origin, Plan, Realm, Rejection},
     throttle::{Rate, Throttle},
 };
 use crate::{
+    client::gatekeeper::PROBE,
     name::{Aor, InstanceId, PeerId},
     sip::{
         Message, Method,
@@ -117,6 +118,13 @@ pub enum Output {
         /// What is to be located.
         what: What,
     },
+    /// Remember how a server of the public network does.
+    Learned {
+        /// The server.
+        hop: Hop,
+        /// How it does.
+        health: Health,
+    },
     /// Find out whose peer the sender of a request is: [`Engine::identified`].
     Identify {
         /// The question.
@@ -126,6 +134,8 @@ pub enum Output {
         /// The user that it claims to be, if any.
         claimed: Option<Aor>,
     },
+    /// A gatekeeper's probe has come: the value of its header.
+    Probed(Vec<u8>),
     /// Answer a REGISTER: [`Engine::respond`]. Only a [domain's](Engine::of_domain) engine says so.
     Register {
         /// Its transaction.
@@ -147,6 +157,8 @@ pub enum Output {
 pub struct Counts {
     /// Requests that were passed on, once each, however often they forked.
     pub forwarded: u64,
+    /// Those of them that may form a dialog and went to the public network, once for each server tried.
+    pub outgoing: u64,
     /// Requests that were answered here, by status class: 1xx to 6xx (the first is unused).
     pub answered: [u64; 6],
     /// Requests refused because their source sends too many.
@@ -474,6 +486,9 @@ impl Engine {
                 self.reject(server, &message, status, reason, header, now);
             }
             (Decision::Answer, Some(server)) => {
+                if let Some(probe) = message.header(Name::Other(PROBE.as_bytes())) {
+                    self.outputs.push_back(Output::Probed(probe.to_vec()));
+                }
                 let ok = respond::respond(&message, 200, "", Some(&tag()))
                     .header(Name::Allow, route::ALLOWED)
                     .header(Name::Accept, "application/sdp")

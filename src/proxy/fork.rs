@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sip::{Message, transport::Hop};
+use crate::sip::{
+    Message,
+    transport::{Hop, Remote},
+};
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -80,10 +83,30 @@ pub enum Action {
         /// The attempt.
         attempt: usize,
     },
+    /// Remember how a server of the public network does: it may be tried sooner or later next time (RFC 3263 §4.3).
+    Learned {
+        /// The server.
+        hop: Hop,
+        /// How it does.
+        health: Health,
+    },
     /// Send this response upstream now.
     Pass(Message),
     /// Send the final response upstream.
     Finish(Verdict),
+}
+
+/// How a hop does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It has answered.
+    Works,
+    /// It has not answered in time.
+    Silent,
+    /// It could not be sent anything.
+    Unreachable,
+    /// It answered 503, with this `Retry-After`.
+    Busy(Option<Duration>),
 }
 
 /// The final response to a request.
@@ -103,6 +126,8 @@ pub enum Verdict {
         /// Its reason phrase.
         reason: &'static str,
     },
+    /// No target could be sent the request at all.
+    Unreachable,
     /// None: RFC 4320 §4.2 forbids a 408 to anything but an INVITE.
     Silence,
 }
@@ -142,6 +167,8 @@ impl State {
 #[derive(Debug)]
 struct Attempt {
     branch: usize,
+    /// Where it went, if that is a server of the public network.
+    hop: Option<Hop>,
     state: State,
     deadline: Option<Instant>,
 }
@@ -158,6 +185,8 @@ struct Outcome {
     status: u16,
     reason: &'static str,
     response: Option<Message>,
+    /// Whether it could not even be asked.
+    unsent: bool,
 }
 
 /// What is tried for one request, and what came of it.
@@ -221,6 +250,15 @@ impl Fork {
         };
         let (branch, state) = (found.branch, found.state);
         let success = (200..300).contains(&status);
+        match status {
+            503 => {
+                let wait = response.retry_after().ok().flatten().map(|after| Duration::from_secs(after.seconds.into()));
+                self.learn(attempt, Health::Busy(wait));
+            }
+            _ if state == State::Trying => self.learn(attempt, Health::Works),
+            _ => {}
+        }
+        let Some(found) = self.attempts.get_mut(attempt) else { return };
         if state == State::Answered {
             if success && self.invite {
                 self.actions.push_back(Action::Pass(response));
@@ -239,7 +277,7 @@ impl Fork {
             503 if state != State::Cancelling && self.next_hop(branch, now) => {}
             _ => {
                 let declined = status >= 600;
-                self.end(branch, Outcome { status, reason: "", response: Some(response) }, now);
+                self.end(branch, Outcome { status, reason: "", response: Some(response), unsent: false }, now);
                 if declined {
                     self.cancel(now);
                 }
@@ -253,6 +291,11 @@ impl Fork {
         let (branch, state) = (found.branch, found.state);
         found.state = State::Ended;
         found.deadline = None;
+        match failure {
+            Failure::Transport => self.learn(attempt, Health::Unreachable),
+            Failure::Timeout if state == State::Trying => self.learn(attempt, Health::Silent),
+            Failure::Timeout => {}
+        }
         match state {
             State::Abandoned => return self.proceed(now),
             State::Cancelling => {}
@@ -263,7 +306,7 @@ impl Fork {
             _ if state == State::Cancelling => Outcome::local(487, "Request Terminated"),
             Failure::Timeout => Outcome::local(408, "Request Timeout"),
             // To the caller this proxy is what failed, and it is not overloaded (RFC 3261 §16.7 step 6, §16.9).
-            Failure::Transport => Outcome::local(500, "Next Hop Unreachable"),
+            Failure::Transport => Outcome { unsent: true, ..Outcome::local(500, "Next Hop Unreachable") },
         };
         self.end(branch, outcome, now);
     }
@@ -290,7 +333,10 @@ impl Fork {
             found.deadline = None;
             let (branch, state) = (found.branch, found.state);
             match state {
-                State::Trying if self.next_hop(branch, now) => self.set(attempt, State::Abandoned, None),
+                State::Trying if self.next_hop(branch, now) => {
+                    self.set(attempt, State::Abandoned, None);
+                    self.learn(attempt, Health::Silent);
+                }
                 State::Trying | State::Proceeding if self.invite => self.stop(attempt, now),
                 State::Cancelling => self.failed(attempt, Failure::Timeout, now),
                 _ => {}
@@ -383,9 +429,18 @@ impl Fork {
         let patience =
             if found.hops.is_empty() { self.invite.then_some(self.patience.ringing) } else { Some(self.patience.hop) };
         let attempt = self.attempts.len();
-        self.attempts.push(Attempt { branch, state: State::Trying, deadline: patience.map(|patience| now + patience) });
+        let deadline = patience.map(|patience| now + patience);
+        let public = matches!(hop.remote, Remote::Socket(_)).then(|| hop.clone());
+        self.attempts.push(Attempt { branch, hop: public, state: State::Trying, deadline });
         self.actions.push_back(Action::Try { branch, attempt, hop });
         true
+    }
+
+    /// Has the holder remember how an attempt's hop does.
+    fn learn(&mut self, attempt: usize, health: Health) {
+        if let Some(hop) = self.attempts.get(attempt).and_then(|attempt| attempt.hop.clone()) {
+            self.actions.push_back(Action::Learned { hop, health });
+        }
     }
 
     /// Notes what an attempt came to; the target has come to its end if no other attempt can still be answered.
@@ -447,6 +502,9 @@ impl Fork {
                 Verdict::Local { status: 480, reason: "Temporarily Unavailable" }
             };
         };
+        if self.outcomes.iter().all(|outcome| outcome.unsent) {
+            return Verdict::Unreachable;
+        }
         let best = self.outcomes.swap_remove(best);
         match (best.status, best.response) {
             // What one of several next hops lacks says nothing about this proxy (RFC 3261 §16.7 step 6).
@@ -464,7 +522,7 @@ impl Fork {
 
 impl Outcome {
     const fn local(status: u16, reason: &'static str) -> Self {
-        Self { status, reason, response: None }
+        Self { status, reason, response: None, unsent: false }
     }
 
     /// The lower, the better: any 6xx, then the lowest class; within it what tells the caller how to try again, and

@@ -45,8 +45,8 @@ pub(super) const ALLOWED: &str = "OPTIONS";
 pub struct Realm {
     /// The overlay identifier: every Route and Request-URI with it is meant for us, whatever the port.
     pub overlay: OverlayId,
-    /// The addresses that we write into Via, or are known by.
-    pub own: Vec<SocketAddr>,
+    /// The addresses that we write into Via, or are known by, each with what is served there.
+    pub own: Vec<(Protocol, SocketAddr)>,
 }
 
 /// Where a request came from.
@@ -169,7 +169,7 @@ impl Realm {
     fn serves(&self, host: &Host<'_>, uri: &SipUri<'_>) -> bool {
         let default = if uri.secure { Protocol::Tls } else { Protocol::Udp }.default_port();
         let port = uri.port.unwrap_or(default);
-        let at = |own: &SocketAddr| host.ip() == Some(own.ip()) && port == own.port();
+        let at = |(_, own): &(Protocol, SocketAddr)| host.ip() == Some(own.ip()) && port == own.port();
         host.is_name(self.overlay.as_str()) || self.own.iter().any(at)
     }
 

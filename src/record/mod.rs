@@ -23,7 +23,7 @@ pub use dictionary::{Dictionary, Merge};
 pub use envelope::{RecordError, seal};
 pub use payload::{Body, Payload};
 pub use refusal::Refusal;
-pub use service::{Endpoint, MAX_ENDPOINTS, MAX_LOAD, ServiceOffer};
+pub use service::{Endpoint, MAX_ENDPOINTS, MAX_LOAD, MAX_SERVICE_LIFETIME, ServiceOffer};
 pub use trust::{CLOCK_TOLERANCE, TOMBSTONE_GRACE, Trust};
 pub use user::{Contact, MAX_ADDRESS, MAX_ADDRESSES, MAX_CONTACTS, MAX_Q};
 pub use verified::{VerifiedRecord, contested};

@@ -1,5 +1,7 @@
 //! What a service record says: which member offers the service, and where.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Refusal, user::check_addresses};
@@ -9,6 +11,9 @@ use crate::name::PeerId;
 pub const MAX_ENDPOINTS: usize = 8;
 /// The highest load: nothing more is taken.
 pub const MAX_LOAD: u16 = 1000;
+/// The longest time for which a service record may be made, whatever the descriptor says: nobody is to be sent for long
+/// to a provider that has died. Providers renew theirs every minute.
+pub const MAX_SERVICE_LIFETIME: Duration = Duration::from_secs(600);
 /// The longest name of a transport, in octets.
 const MAX_TRANSPORT: usize = 16;
 /// The longest host: a domain name (RFC 1035 §2.3.4) or an IP address.

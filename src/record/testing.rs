@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Body, Contact, Payload, ServiceOffer, Trust, VerifiedRecord, seal};
+use super::{Body, Contact, MAX_SERVICE_LIFETIME, Payload, ServiceOffer, Trust, VerifiedRecord, seal};
 use crate::{
     clock::UnixMs,
     identity::{Authority, Certificate, CertificateRequest, Descriptor, Limits, Policy, SecretKey},
@@ -75,7 +75,8 @@ impl Draft {
     pub(crate) fn service(name: &str, key: u8) -> Self {
         let peer = self::key(key).peer_id();
         let offer = ServiceOffer { peer, addresses: vec![], endpoints: vec![], serving: true, load: 0, depth: 0 };
-        Self::new(&format!("{name}#{}", TreeNode::ROOT), key, Body::Service(offer))
+        let draft = Self::new(&format!("{name}#{}", TreeNode::ROOT), key, Body::Service(offer));
+        draft.expires(NOW.after(MAX_SERVICE_LIFETIME))
     }
 
     fn new(name: &str, key: u8, body: Body) -> Self {

@@ -11,11 +11,12 @@ use sha2::{Digest, Sha256};
 use super::{
     Payload, Refusal, VerifiedRecord,
     envelope::{self, Credentials},
+    service::MAX_SERVICE_LIFETIME,
 };
 use crate::{
     clock::UnixMs,
     identity::{Certificate, CertificateError, Descriptor, Policy, PublicKey, RevocationList},
-    name::ResourceName,
+    name::{PeerId, ResourceName},
 };
 
 /// How far a writer's clock may be ahead.
@@ -138,6 +139,23 @@ impl Trust {
         Ok(VerifiedRecord::new(payload, signer, serial, pinned, envelope))
     }
 
+    /// Whether a certificate (DER) permits the key that `peer` names to speak for `name` now; returns its serial number.
+    ///
+    /// # Errors
+    /// As [`Trust::verify`] refuses a record that carries it.
+    pub fn permits(
+        &self,
+        certificate: &[u8],
+        peer: &PeerId,
+        name: &ResourceName,
+        now: UnixMs,
+    ) -> Result<String, Refusal> {
+        match self.signer(Credentials::Certificate(certificate.to_vec()), name, now)? {
+            (key, Some(serial)) if key.peer_id() == *peer => Ok(serial),
+            _ => Err(Refusal::NotNamed),
+        }
+    }
+
     /// The key that must have signed, and its certificate's serial number, if the policy lets it speak for `name`.
     fn signer(
         &self,
@@ -193,7 +211,8 @@ impl Trust {
         if written > now.after(CLOCK_TOLERANCE) {
             return Err(Refusal::FromTheFuture { by_ms: written.0.saturating_sub(now.0) });
         }
-        let max = Duration::from_secs(self.descriptor.limits().max_lifetime_s.into());
+        let longest = Duration::from_secs(self.descriptor.limits().max_lifetime_s.into());
+        let max = if payload.name.service().is_some() { longest.min(MAX_SERVICE_LIFETIME) } else { longest };
         let grace = if payload.is_tombstone() { TOMBSTONE_GRACE } else { Duration::ZERO };
         let lifetime = payload.expires.0.saturating_sub(payload.sequence);
         if Duration::from_millis(lifetime) > max + grace {

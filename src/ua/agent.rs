@@ -135,7 +135,7 @@ struct Entry {
     pending: Option<ClientId>,
     /// Where our INVITE went, for requests whose next hop cannot be found.
     way: Option<Way>,
-    ack: Option<(Hop, Bytes)>,
+    ack: Option<Acked>,
 }
 
 #[derive(Debug)]
@@ -145,6 +145,17 @@ enum Leg {
     Caller(Call),
     Callee(Answer),
     Registration(Registration),
+}
+
+/// The last ACK of a 2xx, which no transaction repeats.
+#[derive(Debug)]
+struct Acked {
+    /// Without Via.
+    request: Message,
+    /// As it was sent.
+    sent: (Hop, Bytes),
+    /// Where else it may go, if it cannot be sent there.
+    others: VecDeque<Way>,
 }
 
 /// A request on its way.
@@ -248,8 +259,7 @@ impl Agent {
         let Some(waiting) = self.locating.remove(&id) else { return };
         match waiting {
             Waiting::Ack { call, request } => {
-                let way = ways.ok().and_then(|ways| ways.into_iter().next());
-                self.send_ack(call, &request, way);
+                self.send_ack(call, request, ways.unwrap_or_default().into());
             }
             Waiting::Request(mut outgoing) => {
                 let fallback = self.calls.get(&outgoing.call).and_then(|entry| entry.way.clone());
@@ -267,8 +277,11 @@ impl Agent {
         self.turn(now);
     }
 
-    /// What was sent with this token could not be delivered.
-    pub fn transport_failed(&mut self, token: Token, why: &str, now: Instant) {
+    /// What was sent with this token could not be delivered to the hop.
+    pub fn transport_failed(&mut self, token: Token, hop: &Hop, why: &str, now: Instant) {
+        if token == Token::STATELESS {
+            self.ack_failed(hop);
+        }
         self.transport_error = Some(why.to_owned());
         self.layer.transport_failed(token, now);
         self.turn(now);
@@ -414,14 +427,15 @@ impl Agent {
         let id = self.new_call();
         plan.media.session = plan.media.session.wrapping_add(id.0);
         let contact = match &self.config.contact {
-            Some(contact) => format!("<{contact}>"),
+            Some(contact) => format!("<{}>", secured(contact, wants_secure_contact(invite))),
             None => {
                 let to = invite.request_uri().unwrap_or_default();
                 contact_at(to, source.protocol, &source.local.to_string(), is_secure(to))
             }
         };
         let mut out = Vec::new();
-        let setup = Setup { plan, tag, contact, pace: self.pace() };
+        let identity = self.config.contact.as_deref().and_then(|contact| identity(contact, invite));
+        let setup = Setup { plan, tag, contact, identity, pace: self.pace() };
         if let Some(answer) = Answer::new(setup, server, invite, now, &mut out) {
             self.by_server.insert(answer.server(), id);
             let tag = answer.tag().to_owned();
@@ -521,16 +535,30 @@ impl Agent {
         });
     }
 
-    fn send_ack(&mut self, call: CallId, ack: &Message, way: Option<Way>) {
+    fn send_ack(&mut self, call: CallId, request: Message, mut others: VecDeque<Way>) {
         let Some(entry) = self.calls.get_mut(&call) else { return };
         // Whoever cannot be found is sought where the INVITE found somebody.
-        let Some(way) = way.or_else(|| entry.way.clone()) else { return };
+        let Some(way) = others.pop_front().or_else(|| entry.way.clone()) else { return };
         let branch = self.layer.new_branch(None);
-        let mut edit = Edit::new(ack);
+        let mut edit = Edit::new(&request);
         edit.prepend(Name::Via, via(&way, branch.as_str()));
-        let bytes = edit.finish();
-        entry.ack = Some((way.hop.clone(), bytes.clone()));
-        self.layer.send(way.hop, bytes);
+        let sent = (way.hop.clone(), edit.finish());
+        self.layer.send(way.hop, sent.1.clone());
+        entry.ack = Some(Acked { request, sent, others });
+    }
+
+    /// ACKs that went to this hop go to the next one: a proxy peer may be gone, and any other one will do.
+    fn ack_failed(&mut self, hop: &Hop) {
+        let at_hop = |entry: &Entry| {
+            let to = entry.ack.as_ref().filter(|ack| !ack.others.is_empty()).map(|ack| &ack.sent.0);
+            to.is_some_and(|to| (to.protocol, to.remote) == (hop.protocol, hop.remote))
+        };
+        let failed: Vec<CallId> = self.calls.iter().filter(|(_, entry)| at_hop(entry)).map(|(id, _)| *id).collect();
+        for id in failed {
+            if let Some(ack) = self.calls.get_mut(&id).and_then(|entry| entry.ack.take()) {
+                self.send_ack(id, ack.request, ack.others);
+            }
+        }
     }
 
     /// Lets a call do something, and does what it wants.
@@ -574,7 +602,9 @@ impl Agent {
                     self.locate(NextHop::Uri(next_hop), Waiting::Ack { call: id, request });
                 }
                 Action::AckAgain => {
-                    if let Some((hop, bytes)) = self.calls.get(&id).and_then(|entry| entry.ack.clone()) {
+                    if let Some((hop, bytes)) =
+                        self.calls.get(&id).and_then(|entry| Some(entry.ack.as_ref()?.sent.clone()))
+                    {
                         self.layer.send(hop, bytes);
                     }
                 }
@@ -706,6 +736,30 @@ fn contact_at(uri: &str, protocol: Protocol, sent_by: &str, secure: bool) -> Str
     format!("<{scheme}:{user}{sent_by}{transport}>")
 }
 
+/// Whether the Contact of whoever answers an INVITE has to be `sips` (RFC 3261 §12.1.1).
+pub(super) fn wants_secure_contact(invite: &Message) -> bool {
+    let top = invite.record_routes().next().and_then(Result::ok);
+    is_secure(invite.request_uri().unwrap_or_default())
+        || top.is_some_and(|top| top.uri.sip().is_some_and(|uri| uri.secure))
+}
+
+/// The user of the overlay that a Contact names, if the call was for that user by another name: a public AOR of which
+/// the overlay URL is a contact (draft §4.2). Then requests of ours are from that name.
+fn identity(contact: &str, invite: &Message) -> Option<String> {
+    let own = SipUri::parse(contact).ok()?;
+    let to = invite.to().ok()?;
+    let known = to.uri.sip().is_some_and(|to| to.host == own.host && to.user == own.user);
+    (!known).then(|| format!("sip:{}@{}", own.user.unwrap_or_default(), own.host))
+}
+
 pub(super) fn is_secure(uri: &str) -> bool {
     SipUri::parse(uri).is_ok_and(|uri| uri.secure)
+}
+
+/// The Contact URI with the scheme `sips`, if the dialog is to be secure (RFC 3261 §8.1.1.8, §12.1.1).
+pub(super) fn secured(contact: &str, secure: bool) -> String {
+    match contact.split_once(':') {
+        Some((scheme, rest)) if secure && scheme.eq_ignore_ascii_case("sip") => format!("sips:{rest}"),
+        _ => contact.to_owned(),
+    }
 }

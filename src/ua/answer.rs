@@ -44,6 +44,8 @@ pub(super) struct Setup {
     pub tag: String,
     /// The value of our Contact.
     pub contact: String,
+    /// Who we are in the overlay, if the call is for another name of ours.
+    pub identity: Option<String>,
     pub pace: Pace,
 }
 
@@ -79,7 +81,7 @@ pub(super) struct Answer {
 impl Answer {
     /// Takes a call, or refuses it at once, in which case there is none.
     pub fn new(setup: Setup, server: ServerId, invite: &Message, now: Instant, out: &mut Vec<Action>) -> Option<Self> {
-        let Setup { plan, tag, contact, pace } = setup;
+        let Setup { plan, tag, contact, identity, pace } = setup;
         let refuse = |status, out: &mut Vec<Action>| answer(server, refusal(invite, status, Some(&tag)), out);
         let dialog = match Dialog::of_callee(invite, &tag) {
             Ok(dialog) => dialog,
@@ -88,7 +90,8 @@ impl Answer {
                 return None;
             }
         };
-        let session = Session::new(dialog, plan.media.clone(), Some(contact), pace);
+        let mut session = Session::new(dialog, plan.media.clone(), Some(contact), pace);
+        session.identity = identity;
         if let Err(error) = session.description(invite) {
             refuse(status_of(&error), out);
             return None;
@@ -145,8 +148,11 @@ impl Answer {
             // There is an offer without an answer already (RFC 3261 §14.2).
             return answer(server, refusal(request, 500, None).header(Name::RetryAfter, "1"), out);
         }
-        if self.session.receive(server, request, now, out) == Heard::Nothing {
-            return;
+        match self.session.receive(server, request, now, out) {
+            Heard::Nothing => return,
+            Heard::Refreshed if matches!(self.state, State::Answered) => return self.talk(now, out),
+            Heard::Refreshed => return,
+            Heard::Bye => {}
         }
         match self.state {
             State::Ringing { .. } => {
@@ -154,7 +160,12 @@ impl Answer {
                 self.finish(Event::Cancelled(Side::Them), out);
             }
             State::Ending { .. } | State::Over => {}
-            State::Answered | State::Talking { .. } => self.ended(Side::Them, None, out),
+            State::Talking { .. } => self.ended(Side::Them, None, out),
+            State::Answered => {
+                // Who hangs up has heard the answer.
+                self.talk(now, out);
+                self.ended(Side::Them, Some("the answer was not acknowledged".to_owned()), out);
+            }
         }
     }
 
@@ -163,6 +174,11 @@ impl Answer {
         if !self.session.acknowledged(ack) || !matches!(self.state, State::Answered) {
             return;
         }
+        self.talk(now, out);
+    }
+
+    /// The caller knows of our answer.
+    fn talk(&mut self, now: Instant, out: &mut Vec<Action>) {
         let contact = self.session.dialog.target().to_owned();
         out.push(Action::Event(Event::Answered { contact }));
         self.state = State::Talking { hang_up: self.plan.hold.map(|hold| now + hold) };

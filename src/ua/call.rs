@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     ALLOW, Action, Event, Failure, NextHop, Pace, Purpose, SDP, Side,
+    agent::{is_secure, secured},
     session::{Heard, Patience, Session, refusal},
 };
 use crate::{
@@ -96,7 +97,9 @@ pub(super) struct Call {
 
 impl Call {
     /// A call that has not begun; [`Call::start`] does. `call_id` and `tag` are unique tokens.
-    pub fn new(plan: CallPlan, call_id: String, tag: String, pace: Pace, now: Instant) -> Self {
+    pub fn new(mut plan: CallPlan, call_id: String, tag: String, pace: Pace, now: Instant) -> Self {
+        let secure = is_secure(&plan.target);
+        plan.contact = plan.contact.map(|contact| secured(&contact, secure));
         Self {
             keyring: plan.user.clone().map(Keyring::new),
             call_id,

@@ -25,6 +25,9 @@ pub(super) struct Session {
     pub media: Local,
     /// The value of our Contact; the agent adds it to requests if it depends on the transport.
     pub contact: Option<String>,
+    /// Who we are in the overlay, if From is another name of ours: a proxy peer passes on what comes from members
+    /// (RFC 3325 §6).
+    pub identity: Option<String>,
     pace: Pace,
     unacknowledged: Option<Unacknowledged>,
 }
@@ -34,6 +37,8 @@ pub(super) struct Session {
 struct Unacknowledged {
     server: ServerId,
     cseq: u32,
+    /// Whether it has an offer, so that the ACK brings the answer.
+    offers: bool,
     bytes: Bytes,
     next: Instant,
     interval: Duration,
@@ -44,6 +49,8 @@ struct Unacknowledged {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
     Bye,
+    /// The session is refreshed; so what had not been acknowledged has arrived all the same.
+    Refreshed,
     Nothing,
 }
 
@@ -57,7 +64,7 @@ pub(super) enum Patience {
 
 impl Session {
     pub fn new(dialog: Dialog, media: Local, contact: Option<String>, pace: Pace) -> Self {
-        Self { dialog, media, contact, pace, unacknowledged: None }
+        Self { dialog, media, contact, identity: None, pace, unacknowledged: None }
     }
 
     /// A request in the dialog.
@@ -72,15 +79,18 @@ impl Session {
                 answer(server, respond(request, 200, "OK", None), out);
                 return Heard::Bye;
             }
-            Method::Invite if self.unacknowledged.is_some() => {
-                // Ours is not acknowledged yet (RFC 3261 §14.2).
-                answer(server, refusal(request, 500, None).header(Name::RetryAfter, "1"), out);
+            Method::Invite if self.unacknowledged.as_ref().is_some_and(|waiting| waiting.offers) => {
+                // Our offer is not answered yet (RFC 5407 §3.1.5).
+                answer(server, refusal(request, 491, None), out);
             }
             Method::Invite => match self.description(request) {
                 Ok(body) => {
+                    // Whoever re-invites has got our 2xx, though the ACK was lost (RFC 5407 §3.1.4).
+                    self.unacknowledged = None;
                     let response = self.success(request, body, None);
                     self.send_success(server, request, response, now, out);
                     out.push(Action::Event(Event::Refreshed));
+                    return Heard::Refreshed;
                 }
                 Err(error) => answer(server, refusal(request, status_of(&error), None), out),
             },
@@ -115,9 +125,10 @@ impl Session {
     ) {
         let Pace { t1, .. } = self.pace;
         let cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        let offers = request.body().is_empty();
         out.push(Action::Respond { server, bytes: bytes.clone() });
         self.unacknowledged =
-            Some(Unacknowledged { server, cseq, bytes, next: now + t1, interval: t1, until: now + t1 * 64 });
+            Some(Unacknowledged { server, cseq, offers, bytes, next: now + t1, interval: t1, until: now + t1 * 64 });
     }
 
     /// An ACK; says whether it is the one that was waited for.
@@ -132,7 +143,11 @@ impl Session {
 
     /// The next BYE.
     pub fn bye(&mut self, user_agent: &str) -> Request {
-        self.dialog.request(Method::Bye).header(Name::UserAgent, user_agent)
+        let bye = self.dialog.request(Method::Bye).header(Name::UserAgent, user_agent);
+        match &self.identity {
+            Some(identity) => bye.header(Name::PPreferredIdentity, &format!("<{identity}>")),
+            None => bye,
+        }
     }
 
     /// A re-INVITE that refreshes the session as it is (RFC 3261 §14.1), but for its description.

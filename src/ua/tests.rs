@@ -636,3 +636,44 @@ fn a_register_that_a_closed_connection_has_swallowed_is_sent_elsewhere_at_once()
     world.drain();
     assert_eq!(world.bindings[2], RegisterEvent::Lost);
 }
+
+#[test]
+fn a_secure_call_has_secure_contacts_on_both_sides() {
+    let gruu = "sip:alice@p2psip.org;gr=x".to_owned();
+    let plan = |target: &str| CallPlan { target: target.to_owned(), contact: Some(gruu.clone()), ..plan() };
+    for (target, contact) in [("sip:bob@192.0.2.2", "<sip:alice@"), ("sips:bob@192.0.2.2", "<sips:alice@")] {
+        let mut out = Vec::new();
+        let pace = super::Pace { t1: Duration::from_millis(500), t2: Duration::from_secs(4) };
+        let mut call = super::call::Call::new(plan(target), "c".to_owned(), "t".to_owned(), pace, Instant::now());
+        call.start(&mut out);
+        let super::Action::Request { request, .. } = &out[0] else { panic!("{out:?}") };
+        let given = String::from_utf8_lossy(request.header(Name::Contact).unwrap());
+        assert!(given.starts_with(contact), "{given}");
+    }
+    let invite = |uri: &str, recorded: &str| {
+        let text = format!(
+            "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nRecord-Route: <{recorded};lr>\r\n\
+             From: <sip:a@b>;tag=1\r\nTo: <sip:b@b>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n"
+        );
+        super::agent::wants_secure_contact(&Message::parse(text.into()).unwrap())
+    };
+    assert!(!invite("sip:b@b", "sip:p2psip.org"));
+    assert!(invite("sips:b@b", "sip:p2psip.org"));
+    assert!(invite("sip:b@b", "sips:p2psip.org"));
+}
+
+#[test]
+fn a_reinvite_proves_that_an_answer_arrived_whose_ack_was_lost() {
+    let mut world = World::new(answer(0, 200));
+    world.meddle = Box::new(|message, _| if message.method() == Method::Ack { Verdict::Lose } else { Verdict::Pass });
+    world.call(CallPlan { reinvite: Some(Duration::from_millis(100)), hold: Some(Duration::from_secs(1)), ..plan() });
+    world.run(FOREVER);
+    assert_eq!(world.names(BOB), ["incoming", "refreshed", "answered", "ended by Them"]);
+    assert_eq!(world.names(ALICE), ["answered", "reinvited 200", "ended by Us"]);
+    // So does a BYE, but then something was wrong.
+    let mut world = World::new(answer(0, 200));
+    world.meddle = Box::new(|message, _| if message.method() == Method::Ack { Verdict::Lose } else { Verdict::Pass });
+    world.call(CallPlan { hold: Some(Duration::from_secs(1)), ..plan() });
+    world.run(FOREVER);
+    assert_eq!(world.names(BOB), ["incoming", "answered", "ended by Them, at fault"]);
+}

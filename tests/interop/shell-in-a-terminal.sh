@@ -85,6 +85,24 @@ press Enter
 shows '1 record from'
 at_prompt
 
+press "trace $P2PSIP_AOR" Enter
+shows 'PATH  HOP'
+at_prompt
+press "store $P2PSIP_AOR sip:desk@192.0.2.7" Enter
+shows 'KEEPS IT ALIVE'
+at_prompt
+
+# The rest of an earlier line is offered, and taken with the arrow; what is typed is coloured if it is a command.
+press 'stat'
+at_prompt 'status'
+press Right
+at_prompt 'status'
+"${terminal[@]}" capture-pane -p -e | grep -q $'\e''\[[0-9;]*m''status' || fail "a command is not coloured"
+press C-u Up
+at_prompt "store $P2PSIP_AOR"
+press C-u
+at_prompt
+
 press 'events' Enter
 shows 'following what happens'
 press C-c
@@ -124,4 +142,21 @@ done
 # shellcheck disable=SC2016
 press 'echo "ended with $?, $(stty -a | grep -ow -e -icanon -e icanon)"' Enter
 shows 'ended with 130, icanon'
-echo "$(tmux -V): status, completion, lookup, Ctrl-C, history, SIGTERM"
+
+# With an overlay as operand and no member here, the shell is one until it ends.
+member="P2PSIP_SOCKET= P2PSIP_HOME=$work/member"
+press "clear; $member $bin/p2p-shell p2psip.org" Enter
+shows 'joined p2psip.org as 12D3KooW'
+at_prompt
+press 'status' Enter
+shows 'running for'
+at_prompt
+env P2PSIP_SOCKET= P2PSIP_HOME="$work/member" "$bin/p2p-lookup" --via socket --short "$P2PSIP_AOR" |
+    grep -qx 'sip:desk@192.0.2.7' || fail "a tool does not go through the shell's member"
+press C-d
+for _ in $(seq 100); do
+    [[ $(screen | grep -v '^$' | tail -n 1) == *'done>'* ]] && break
+    sleep 0.1
+done
+[[ ! -e $work/member/member.sock ]] || fail "the member's socket is left behind"
+echo "$(tmux -V): join, trace, store, hints, colours, status, completion, lookup, Ctrl-C, history, SIGTERM"

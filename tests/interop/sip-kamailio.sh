@@ -7,9 +7,7 @@ name_server
 kamailio_proxy
 overlay
 for n in 1 2; do
-    enrol "proxy$n" sip:p2psip.org
-    join "proxy$n" --listen "/ip4/127.0.0.1/tcp/400$((n + 1))" --proxy="198.51.100.2$n:5060"
-    within 10 sipsak -s sip:p2psip.org -p "198.51.100.2$n" || fail "proxy peer $n does not answer OPTIONS"
+    proxy_peer "$n"
 done
 say "BIND, Kamailio, and an overlay with two proxy peers are up"
 
@@ -22,7 +20,7 @@ gr=$(sed 's/.*"instance":"\([^"]*\)".*/\1/' <<<"$output")
 for transport in u1 t1; do
     sipp_with answer-overlay -i 192.0.2.12 -p 5060 -m 1 -key user alice -key gr "$gr" &
     phone=$!
-    within 5 ss -Hlun "src 192.0.2.12:5060"
+    within 5 listens u "192.0.2.12:5060"
     sipp_with call 198.51.100.11 -t "$transport" -i 192.0.2.11 -p 5070 -m 1 -d 300 -key user bob \
         -key callee alice@p2psip.org || fail "Bob's call over $transport"
     wait "$phone" || fail "Alice's phone, called over $transport"

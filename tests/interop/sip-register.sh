@@ -61,13 +61,13 @@ prefer() {
     local zone=$work/example.org.zone
     cp "$here/example.org.zone" "$zone"
     [[ $1 == udp ]] || sed -i 's/NAPTR 20/NAPTR 5/' "$zone"
-    sed -i "s/hostmaster 1 /hostmaster $((++serial)) /" "$zone"
+    sed -i "s/hostmaster 1 /hostmaster $((++org_serial)) /" "$zone"
     kill -HUP "$(<"$work/named.pid")"
-    within 5 eval "dig +short @198.51.100.53 example.org SOA | grep -q ' $serial '" || fail "BIND keeps the old zone"
+    within 5 eval "dig +short @198.51.100.53 example.org SOA | grep -q ' $org_serial '" || fail "BIND keeps the old zone"
     # What resolvers remember lives for 2 s.
     sleep 2.2
 }
-serial=1
+org_serial=1
 
 # called WHAT: Bob of example.com calls Alice at example.org. SIPp insists on the 200s to INVITE, re-INVITE and BYE. While
 # the DNS still names a dead proxy peer first, the ACK may be lost there, for nobody answers it and Kamailio cannot know;

@@ -1,14 +1,13 @@
 //! What each command of the shell does.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::anyhow;
 use serde::Serialize;
 
 use super::{
     super::{
-        discover,
-        lookup::{self, ViaArg},
+        descriptors, discover, join, lookup,
         output::{
             Format, Output, count,
             error::{Failure, Stop},
@@ -28,8 +27,9 @@ use crate::{
         Access, OpsError, ViaChoice,
         discover::{DiscoverRequest, discover as find_providers},
         inspect::{Inspector, ping},
+        join::{JoinRequest, Membership},
         lookup::Lookups,
-        outcome::{EventOutcome, LookupOutcome},
+        outcome::{EventOutcome, JoinOutcome, LookupOutcome},
         register::{RegisterRequest, register},
     },
     overlay::socket::SocketError,
@@ -53,10 +53,24 @@ struct Timed<'a> {
     elapsed_ms: f64,
 }
 
+/// How a name is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As `--via` says.
+    Via(ViaChoice),
+    /// By a walk that asks everybody and is shown.
+    Traced,
+}
+
 /// The shell between two commands: whom it asks, and what it has seen.
 pub(super) struct Shell {
     settings: Settings,
+    /// What the options said.
+    given: Access,
+    /// The same, after `attach` and `join`.
     access: Access,
+    /// The member that this process is itself, after `join`.
+    membership: Option<Membership>,
     /// A way into the overlay that outlives a command: a swarm of our own.
     lookups: Option<Lookups>,
     seen: Seen,
@@ -73,7 +87,67 @@ impl Shell {
         if let Ok(Some(aor)) = settings.aor(None) {
             seen.user(&aor.value);
         }
-        Self { settings, access, lookups: None, seen }
+        Self { settings, given: access.clone(), access, membership: None, lookups: None, seen }
+    }
+
+    /// Becomes a member of the overlay that the options name, if no member runs here that the shell can ask; says what
+    /// fails, and returns its exit code.
+    pub(super) async fn join_if_alone(&mut self, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+        if !matches!(self.member().await, Err(OpsError::Socket(SocketError::Absent { .. }))) {
+            return Ok(0);
+        }
+        let joined = self.join(None, &[], false, output).await;
+        if let Ok(outcome) = &joined {
+            let (peer, met) = (lookup::peer_name(&outcome.peer), count(outcome.peers, "member"));
+            output.note(&format!("joined {} as {peer} until the shell ends; met {met}", outcome.overlay));
+        }
+        exit_code(joined.map(|_| 0), output)
+    }
+
+    async fn join(
+        &mut self,
+        overlay: Option<&str>,
+        listen: &[String],
+        local: bool,
+        output: &mut Output<'_, '_>,
+    ) -> Result<JoinOutcome, Stop> {
+        if self.membership.is_some() {
+            let why = anyhow!("this shell is a member already; start another one for another overlay");
+            return Err(Failure::new(Kind::Usage, why).into());
+        }
+        let named = overlay.map(|text| self.settings.overlay(Some(text), None)).transpose()?.flatten();
+        let overlay = named.map(|named| named.value).or_else(|| self.given.overlay.clone());
+        let access = Access { overlay, ..self.given.clone() };
+        let request = JoinRequest {
+            listen: self.settings.listen(listen)?,
+            local: self.settings.local(local),
+            ..JoinRequest::default()
+        };
+        output.progress().doing(|| match &access.overlay {
+            Some(overlay) => format!("joining {overlay}"),
+            None => "joining".to_owned(),
+        });
+        if output.io().owns_process {
+            descriptors::raise_limit();
+        }
+        let (membership, outcome) = Membership::begin(access.clone(), request).await?;
+        (self.access, self.lookups, self.membership) = (access, None, Some(membership));
+        self.enter(&outcome.overlay);
+        self.seen.peer(&outcome.peer);
+        Ok(outcome)
+    }
+
+    /// Leaves, if this process is a member itself.
+    pub(super) async fn leave(&mut self) -> Result<(), Failure> {
+        match self.membership.take() {
+            Some(membership) => Ok(membership.end().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The folder of keys.
+    pub(super) fn home(&self) -> &Path {
+        &self.access.home
     }
 
     /// What it has seen.
@@ -95,7 +169,7 @@ impl Shell {
             Ok(line) => output.note(&line),
             Err(OpsError::Socket(SocketError::Absent { .. })) if self.access.socket.is_none() => output.note(
                 "no member runs on this machine: lookups and registrations ask members given with --peer or found \
-                 in the DNS; status, peers, table, records and events need a member, which p2p-join starts",
+                 in the DNS; status, peers, table, records and events need a member, which join or p2p-join starts",
             ),
             Err(error) => output.warn(&error.to_string()),
         }
@@ -167,34 +241,35 @@ impl Shell {
             Ok(Parsed::Verb(verb)) => self.execute(verb, output).await,
             Err(failure) => Err(failure.into()),
         };
-        match result {
-            Ok(code) => Ok(Done::Code(code)),
-            Err(Stop::Failed(failure)) => {
-                output.failure(&failure)?;
-                Ok(Done::Code(failure.kind().exit_code()))
-            }
-            Err(stop) => Err(stop),
-        }
+        exit_code(result, output).map(Done::Code)
     }
 
     async fn execute(&mut self, verb: Verb, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
         let progress = output.progress();
         progress.doing(|| "asking the member on this machine".to_owned());
         match verb {
-            Verb::Lookup { uris, via } => return self.look_up(&uris, via, output).await,
+            Verb::Lookup { uris, via } => return self.look_up(&uris, Way::Via(via.into()), output).await,
+            Verb::Trace { uris } => return self.look_up(&uris, Way::Traced, output).await,
             Verb::Services => return self.find_services(output).await,
             Verb::Register { aor, contact, expires } => {
                 let (contacts, expires) = register::binding(&contact, expires.as_deref())?;
                 let aor = self.user(aor.as_deref())?;
                 progress.doing(|| format!("registering {aor}"));
                 let request = RegisterRequest { aor, contacts, expires, remove: false, stay: false };
-                return self.register(request, output).await;
+                return self.register(request, false, output).await;
+            }
+            Verb::Store { aor, contacts, expires } => {
+                let (contacts, expires) = register::binding(&contacts, expires.as_deref())?;
+                let aor = self.user(Some(&aor))?;
+                progress.doing(|| format!("storing a record of {aor}"));
+                let request = RegisterRequest { aor, contacts, expires, remove: false, stay: false };
+                return self.register(request, true, output).await;
             }
             Verb::Remove { aor } => {
                 let aor = self.user(aor.as_deref())?;
                 progress.doing(|| format!("removing the registration of {aor}"));
                 let request = RegisterRequest { aor, contacts: Vec::new(), expires: None, remove: true, stay: false };
-                return self.register(request, output).await;
+                return self.register(request, false, output).await;
             }
             Verb::Ping { peer } => {
                 progress.doing(|| format!("asking {peer}"));
@@ -229,6 +304,10 @@ impl Shell {
                 self.seen.peer(&outcome.member.peer);
                 show::status(&outcome, output)?;
             }
+            Verb::Join { overlay, listen, local } => {
+                let outcome = self.join(overlay.as_deref(), &listen, local, output).await?;
+                join::present(&outcome, output)?;
+            }
             Verb::Help { command: Some(name) } => output.text(&verbs::explain(&name)?)?,
             Verb::Help { command: None } => {
                 let mut grid = Grid::of_pairs();
@@ -256,34 +335,34 @@ impl Shell {
     }
 
     /// Looks a name up; a swarm of our own is kept for the next one.
-    async fn ask(&mut self, name: &ResourceName, via: ViaChoice) -> Result<LookupOutcome, OpsError> {
+    async fn ask(&mut self, name: &ResourceName, way: Way) -> Result<LookupOutcome, OpsError> {
+        let is_auto = way == Way::Via(ViaChoice::Auto);
         // Whatever goes wrong or is interrupted, the next lookup begins afresh; and so it does with a new member.
-        let kept = self.lookups.take().filter(|_| via == ViaChoice::Auto && !self.access.socket_path().exists());
-        let mut lookups = match kept {
-            Some(lookups) => lookups,
-            None => {
-                // As long as nothing says which overlay is meant, each name does.
-                let mut access = self.access.clone();
-                access.overlay.get_or_insert_with(|| name.overlay().clone());
-                Lookups::attach(&access, via, name).await?
-            }
+        let kept = self.lookups.take().filter(|_| is_auto && !self.access.socket_path().exists());
+        // As long as nothing says which overlay is meant, each name does.
+        let mut access = self.access.clone();
+        access.overlay.get_or_insert_with(|| name.overlay().clone());
+        let mut lookups = match (kept, way) {
+            (Some(lookups), _) => lookups,
+            (None, Way::Via(via)) => Lookups::attach(&access, via, name).await?,
+            (None, Way::Traced) => Lookups::attach_traced(&access).await?,
         };
         let outcome = lookups.lookup(name).await?;
         self.seen.name(name);
         self.enter(name.overlay());
-        if via == ViaChoice::Auto && !lookups.is_local() {
+        if is_auto && !lookups.is_local() {
             self.lookups = Some(lookups);
         }
         Ok(outcome)
     }
 
-    async fn look_up(&mut self, uris: &[String], via: ViaArg, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+    async fn look_up(&mut self, uris: &[String], way: Way, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
         let names = uris.iter().map(|uri| ResourceName::parse(uri)).collect::<Result<Vec<_>, _>>()?;
         let several = names.len() > 1;
         let mut worst = 0;
         for name in names {
             output.progress().doing(|| format!("looking up {name}"));
-            let code = match self.ask(&name, via.into()).await {
+            let code = match self.ask(&name, way).await {
                 Ok(outcome) => lookup::present(&outcome, several, output)?,
                 Err(error) => {
                     let failure = Failure::from(error);
@@ -301,7 +380,9 @@ impl Shell {
     /// another.
     async fn find_services(&mut self, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
         output.progress().doing(|| "looking for services".to_owned());
-        let request = DiscoverRequest { services: discover::ALL.to_vec(), wanted: None, via: ViaChoice::Auto };
+        let (services, via) = (discover::ALL.to_vec(), ViaChoice::Auto);
+        let compare = output.format() != Format::Short;
+        let request = DiscoverRequest { services, wanted: None, via, compare, probe: true };
         let outcome = find_providers(&self.access, &request).await?;
         self.enter(&outcome.overlay);
         let providers = outcome.services.iter().flat_map(|service| &service.providers);
@@ -309,12 +390,20 @@ impl Shell {
         discover::present(&outcome, output)
     }
 
-    async fn register(&mut self, request: RegisterRequest, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+    async fn register(
+        &mut self,
+        request: RegisterRequest,
+        detailed: bool,
+        output: &mut Output<'_, '_>,
+    ) -> Result<u8, Stop> {
         let mut outcome = None;
         register(&self.access, &request, &mut |done| outcome = Some(done), std::future::pending()).await?;
         let Some(outcome) = outcome else { return Ok(0) };
         self.seen.user(&request.aor);
         register::present(&outcome, true, output)?;
+        if detailed && output.format() == Format::Table {
+            show::storers(&outcome, &request.aor.clone().into(), output)?;
+        }
         Ok(register::exit_code(&outcome))
     }
 
@@ -333,6 +422,17 @@ impl Shell {
         };
         member.events(&mut report).await?;
         stopped.map_or(Ok(0), Err)
+    }
+}
+
+/// The exit code of what was done; a failure is reported.
+fn exit_code(result: Result<u8, Stop>, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+    match result {
+        Err(Stop::Failed(failure)) => {
+            output.failure(&failure)?;
+            Ok(failure.kind().exit_code())
+        }
+        result => result,
     }
 }
 

@@ -247,8 +247,8 @@ fn candidates(text: &str, names: &[String], seen: &Seen) -> Option<(usize, Vec<S
         Some(name) if word.starts_with('-') => {
             verbs::options(name).into_iter().filter(|option| option.starts_with(word)).collect()
         }
-        Some("lookup") => seen.names(word),
-        Some("register" | "remove") => seen.users(word),
+        Some("lookup" | "trace") => seen.names(word),
+        Some("register" | "remove" | "store") => seen.users(word),
         Some("ping") => seen.peers(word),
         Some("attach") => return None,
         Some(_) => Vec::new(),
@@ -273,9 +273,11 @@ mod tests {
 
     #[test]
     fn the_first_word_becomes_a_command_and_the_next_what_it_takes() {
-        assert_eq!(complete("sta"), ["status"]);
+        assert_eq!(complete("st"), ["status", "store "]);
         assert_eq!(complete("re"), ["records", "register ", "remove "]);
         assert_eq!(complete("lookup tu"), ["lookup turn:p2psip.org"]);
+        assert_eq!(complete("trace tu"), ["trace turn:p2psip.org"]);
+        assert_eq!(complete("store sip:a"), ["store sip:alice@p2psip.org"]);
         assert_eq!(complete("register "), ["register sip:alice@p2psip.org"]);
         assert_eq!(complete("ping /"), ["ping /ip4/192.0.2.1/tcp/4001/p2p/X"]);
         assert_eq!(complete("lookup --v"), ["lookup --via"]);
@@ -285,6 +287,20 @@ mod tests {
         assert_eq!(complete("status "), Vec::<String>::new());
         assert_eq!(complete("lookup sip:é\u{2003}tu"), ["lookup sip:é\u{2003}turn:p2psip.org"]);
         assert!(candidates("attach /t", &verbs::names(), &Seen::default()).is_none(), "files are the editor's");
+    }
+
+    #[test]
+    fn completion_does_not_keep_anybody_waiting() {
+        let seen = Seen::default();
+        for index in 0..1_000 {
+            seen.name(&ResourceName::parse(&format!("sip:user-{index}@p2psip.org")).unwrap());
+            seen.address(&format!("/ip4/192.0.2.1/tcp/{index}/p2p/X"));
+        }
+        let began = std::time::Instant::now();
+        for text in ["lookup sip:user-9", "ping /ip4/192.0.2.1/tcp/77", "he"] {
+            assert!(!candidates(text, &verbs::names(), &seen).unwrap().1.is_empty());
+        }
+        assert!(began.elapsed() < std::time::Duration::from_millis(3 * 50), "{:?}", began.elapsed());
     }
 
     #[test]

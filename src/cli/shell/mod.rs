@@ -35,8 +35,8 @@ const HISTORY: &str = "shell_history";
 pub const TOOL: Tool = Tool {
     name: "p2p-shell",
     description: &[
-        "Takes commands and prints what they come to: at a prompt, with -c, or from standard input, one a line; # begins a comment. status, peers, table, records and events show the member that runs on this machine; lookup, services, register and remove do what p2p-lookup and p2p-register do; ping says how fast a peer answers; attach goes on with another member, time says how long a command takes, and help explains them all.",
-        "It is not a member itself. Where none runs on this machine, lookups and registrations go through --peer or the DNS, and the connection is kept for the next command.",
+        "Takes commands and prints what they come to: at a prompt, with -c, or from standard input, one a line; # begins a comment. status, peers, table, records and events show the member that runs on this machine; lookup, trace, services, register and remove do what p2p-lookup, p2p-discover and p2p-register do; store stores a record and shows what each storer answers; ping says how fast a peer answers; attach goes on with another member, join becomes one, time says how long a command takes, and help explains them all.",
+        "With the operand OVERLAY, and where no member runs on this machine, it joins that overlay and is a member itself until it ends, as after the command join; other tools can use it meanwhile. Without it, lookups and registrations go through --peer or the DNS, and the connection is kept for the next command.",
         "At the prompt, Tab completes commands and whatever user, service or peer has been seen so far, without asking anybody. Ctrl-C ends the running command, Ctrl-D or quit the shell. What was typed is kept in shell_history in the home.",
         "Commands of -c and standard input end with the first one that fails, and with its exit code. With --keep-going they all run, and the highest exit code counts.",
     ],
@@ -50,6 +50,7 @@ pub const TOOL: Tool = Tool {
     ],
     examples: &[
         Example { line: "p2p-shell", does: "a prompt, at the member on this machine" },
+        Example { line: "p2p-shell p2psip.org", does: "the same, and a member of its own if there is none" },
         Example { line: "p2p-shell -c status -c peers", does: "how the member is, and whom it knows" },
         Example { line: "p2p-shell --json < commands.txt", does: "one object for each result" },
     ],
@@ -60,7 +61,7 @@ pub const TOOL: Tool = Tool {
 #[derive(Debug, Parser)]
 #[command(name = TOOL.name)]
 struct Args {
-    /// The overlay, as --overlay
+    /// The overlay, as --overlay; joined if no member runs on this machine
     #[arg(value_name = "OVERLAY", conflicts_with = "overlay")]
     overlay_operand: Option<String>,
 
@@ -99,28 +100,49 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         let settings = Settings::read(&args.home, env)?;
         let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
         let mut session = Session::new(std::mem::take(&mut output.io().signals))?;
-        let history = access.home.join(HISTORY);
         let mut shell = Shell::new(settings, access);
-        let io = output.io();
-        let interactive = args.commands.is_empty() && io.owns_process && io.stdin_is_terminal;
-        let mut input = if !args.commands.is_empty() {
-            Input::Given(args.commands.into_iter())
-        } else if interactive {
-            let (progress, divert) = (output.progress(), output.io().stderr_is_terminal);
-            match session.run(&progress, shell.greet(output)) {
-                // Who is in a hurry does without.
-                Ok(()) | Err(Signal::Interrupt) => {}
-                Err(Signal::Terminate) => return Err(Stop::Interrupted),
-            }
-            Input::Typed(Terminal::start(Some(history), output.is_coloured(), divert, shell.seen())?)
-        } else {
-            Input::Script(lines::read(io))
-        };
-        converse(&mut session, &mut shell, &mut input, interactive || args.keep_going, output).map(|worst| {
-            // Whoever typed has seen what came of each command.
-            if interactive { 0 } else { worst }
-        })
+        let result = serve(args, &mut session, &mut shell, output);
+        match session.run(&output.progress(), shell.leave()) {
+            Ok(Err(failure)) if result.is_ok() => Err(failure.into()),
+            // Whoever ends the shell twice does not wait.
+            Ok(_) | Err(_) => result,
+        }
     })
+}
+
+/// Takes commands from where they come from.
+fn serve(args: Args, session: &mut Session, shell: &mut Shell, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+    let io = output.io();
+    let interactive = args.commands.is_empty() && io.owns_process && io.stdin_is_terminal;
+    let keep_going = interactive || args.keep_going;
+    let progress = output.progress();
+    let mut worst = 0;
+    if args.overlay_operand.is_some() {
+        worst = match session.run(&progress, shell.join_if_alone(output)) {
+            Ok(result) => result?,
+            Err(Signal::Interrupt) if interactive => INTERRUPTED,
+            Err(_) => return Err(Stop::Interrupted),
+        };
+        if worst != 0 && !keep_going {
+            return Ok(worst);
+        }
+    }
+    let mut input = if !args.commands.is_empty() {
+        Input::Given(args.commands.into_iter())
+    } else if interactive {
+        match session.run(&progress, shell.greet(output)) {
+            // Who is in a hurry does without.
+            Ok(()) | Err(Signal::Interrupt) => {}
+            Err(Signal::Terminate) => return Err(Stop::Interrupted),
+        }
+        let (history, divert) = (shell.home().join(HISTORY), output.io().stderr_is_terminal);
+        Input::Typed(Terminal::start(Some(history), output.is_coloured(), divert, shell.seen())?)
+    } else {
+        Input::Script(lines::read(output.io()))
+    };
+    let worst = worst.max(converse(session, shell, &mut input, keep_going, output)?);
+    // Whoever typed has seen what came of each command.
+    Ok(if interactive { 0 } else { worst })
 }
 
 /// Does what each line says; the highest exit code, or the first that is not 0.

@@ -10,9 +10,13 @@ use super::super::{
     },
 };
 use crate::{
-    client::{Event, Reach},
+    client::{Event, ProxyStatus, Reach, gatekeeper::PublicationState},
     clock::UnixMs,
-    ops::outcome::{EventOutcome, HeldOutcome, PeersOutcome, PingOutcome, StatusOutcome, TableOutcome},
+    name::{PeerId, ResourceName},
+    ops::outcome::{
+        EventOutcome, HeldOutcome, HeldRecordView, PeersOutcome, PingOutcome, RegisterOutcome, StatusOutcome,
+        TableOutcome,
+    },
 };
 
 /// Characters of the longest bar.
@@ -44,6 +48,10 @@ pub(super) fn status(outcome: &StatusOutcome, output: &mut Output<'_, '_>) -> Re
         let relays: Vec<String> = member.reach.relays.iter().map(ToString::to_string).collect();
         grid.pair("relays", Cell::lines(&relays, Tone::Plain));
     }
+    if let Some(publication) = member.proxy.as_ref().and_then(|proxy| proxy.publication.as_ref()) {
+        let tone = if publication.state == PublicationState::Shown { Tone::Good } else { Tone::Warning };
+        grid.pair("in the DNS", Cell::text(format!("{}: {}", publication.state.words(), publication.why), tone));
+    }
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
     let peers = format!("{}, {}", count(member.peers, "peer"), count(member.connections, "connection"));
     grid.pair("knows", Cell::text(peers, if member.peers > 0 { Tone::Good } else { Tone::Warning }));
@@ -54,6 +62,67 @@ pub(super) fn status(outcome: &StatusOutcome, output: &mut Output<'_, '_>) -> Re
     grid.pair("served", Cell::text(served, Tone::Plain));
     let up = format!("{}, version {}", span(outcome.uptime_ms), member.version);
     grid.pair("running for", Cell::text(up, Tone::Plain));
+    if let Some(proxy) = &member.proxy {
+        proxy_role(proxy, &mut grid);
+    }
+    output.table(&grid)
+}
+
+/// What a member does as a proxy peer, and has done since it is one.
+fn proxy_role(proxy: &ProxyStatus, grid: &mut Grid) {
+    grid.pair("proxy peer", Cell::lines(&proxy.endpoints, if proxy.draining { Tone::Warning } else { Tone::Good }));
+    if proxy.draining {
+        grid.pair("", Cell::text("leaving: it takes no new calls", Tone::Warning));
+    }
+    if proxy.unlisted {
+        let text = "the DNS has no proxy peer of the overlay: requests from outside cannot come here";
+        grid.pair("found outside", Cell::text(text, Tone::Warning));
+    }
+    let load = f64::from(proxy.load) / 10.0;
+    let busy = format!("{load:.0} %, {} open", count(proxy.transactions, "transaction"));
+    grid.pair("load", Cell::text(busy, Tone::Plain));
+    let passed = format!(
+        "{} and {} passed on, {} answered here",
+        count(proxy.forwarded, "request"),
+        count(proxy.acks, "ACK"),
+        proxy.answered
+    );
+    grid.pair("SIP", Cell::text(passed, Tone::Plain));
+    let refused = [
+        (proxy.throttled, "of sources that send too many"),
+        (proxy.overloaded, "for want of room"),
+        (proxy.loops, "in a loop"),
+        (proxy.dropped, "that nobody could use"),
+    ];
+    let refused: Vec<String> =
+        refused.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
+    if !refused.is_empty() {
+        grid.pair("turned away", Cell::lines(&refused, Tone::Warning));
+    }
+    let users = format!("{} in the overlay, {} known from lately", count(proxy.lookups, "lookup"), proxy.spared);
+    grid.pair("users", Cell::text(users, Tone::Plain));
+}
+
+/// What each storer answered to a record of `name`, the closest ones first.
+pub(super) fn storers(outcome: &RegisterOutcome, name: &ResourceName, output: &mut Output<'_, '_>) -> Result<(), Stop> {
+    let stored = outcome.stored.iter().map(|peer| (*peer, "stored", Tone::Good));
+    let refused = outcome.refused.iter().map(|refused| (refused.peer, refused.reason.as_str(), Tone::Warning));
+    let mut answers: Vec<(PeerId, &str, Tone)> = stored.chain(refused).collect();
+    if answers.is_empty() {
+        return Ok(());
+    }
+    let position = name.position();
+    answers.sort_by_cached_key(|(peer, ..)| peer.position().distance(&position));
+    let mut grid = Grid::with_header(&["STORER", "BITS IN COMMON", "ANSWER", "KEEPS IT ALIVE"]);
+    for (peer, answer, tone) in answers {
+        grid.row([
+            Cell::text(peer.to_string(), Tone::Subject),
+            Cell::text(peer.position().distance(&position).common_prefix().to_string(), Tone::Plain),
+            Cell::text(answer, tone),
+            Cell::text(if outcome.kept_by.contains(&peer) { "yes" } else { "no" }, Tone::Plain),
+        ]);
+    }
+    output.text("\n")?;
     output.table(&grid)
 }
 
@@ -113,14 +182,13 @@ pub(super) fn records(outcome: &HeldOutcome, output: &mut Output<'_, '_>) -> Res
     match output.format() {
         Format::Json => return output.json(outcome),
         Format::Short => {
-            let line =
-                |held: &crate::ops::outcome::HeldRecordView| format!("{} {}", held.record.name, held.record.instance);
+            let line = |held: &HeldRecordView| format!("{} {}", held.record.name, held.record.instance);
             return outcome.records.iter().try_for_each(|held| output.line(&line(held)));
         }
         Format::Table => {}
     }
     if !outcome.records.is_empty() {
-        let mut grid = Grid::with_header(&["NAME", "INSTANCE", "EXPIRES IN", "KIND", "KEPT ALIVE"]);
+        let mut grid = Grid::with_header(&["NAME", "INSTANCE", "EXPIRES IN", "KIND", "KEPT ALIVE", "BELIEVED FOR"]);
         for held in &outcome.records {
             let (kind, tone) =
                 if held.record.tombstone { ("tombstone", Tone::Warning) } else { ("record", Tone::Plain) };
@@ -130,6 +198,7 @@ pub(super) fn records(outcome: &HeldOutcome, output: &mut Output<'_, '_>) -> Res
                 Cell::text(span(held.expires_in_ms), Tone::Plain),
                 Cell::text(kind, tone),
                 Cell::text(if held.record.kept { "yes" } else { "no" }, Tone::Plain),
+                reason(held),
             ]);
         }
         output.table(&grid)?;
@@ -138,6 +207,17 @@ pub(super) fn records(outcome: &HeldOutcome, output: &mut Output<'_, '_>) -> Res
     let more = if shown < outcome.total { format!(", of which {shown} are shown") } else { String::new() };
     output.note(&format!("{} held{more}", count(outcome.total, "record")));
     Ok(())
+}
+
+/// Why a record is believed.
+fn reason(held: &HeldRecordView) -> Cell {
+    let pinned = if held.record.pinned { ", a pinned key" } else { "" };
+    match &held.record.certificate {
+        Some(serial) => Cell::text(format!("certificate {}{pinned}", shortened(serial, 8)), Tone::Plain),
+        None if held.record.pinned => Cell::text("a pinned key", Tone::Plain),
+        // Under the policy open.
+        None => Cell::text("its own signature alone", Tone::Faint),
+    }
 }
 
 /// How fast a peer answered.
@@ -170,6 +250,10 @@ pub(super) fn event(outcome: &EventOutcome, output: &mut Output<'_, '_>) -> Resu
         }
         Event::Refused { peer: Some(peer), reason } => format!("refused        from {}: {reason}", peer_name(peer)),
         Event::Refused { peer: None, reason } => format!("refused        from this machine: {reason}"),
+        Event::Gatekeeper { verdict, peer, host, why } => {
+            let who = peer.as_ref().map_or_else(|| host.clone(), peer_name);
+            format!("{:<14} {who}: {why}", verdict.word())
+        }
         Event::Throttled { peer } => format!("turned away    {peer}"),
         Event::Lagged { dropped } => format!("missed         {}", count(*dropped, "event")),
     };

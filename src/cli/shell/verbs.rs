@@ -35,6 +35,12 @@ pub(super) enum Verb {
         #[arg(long, value_name = "HOW", value_enum, default_value_t, hide_default_value = true)]
         via: ViaArg,
     },
+    /// Look names up by a walk that asks every storer, and show each request
+    Trace {
+        /// A user (sip:USER@OVERLAY) or a service (sip:, turn: or teredo:OVERLAY)
+        #[arg(value_name = "URI", required = true)]
+        uris: Vec<String>,
+    },
     /// Find the peers that offer services: proxy peers, TURN and Teredo relays
     Services,
     /// The records that the member holds
@@ -57,6 +63,18 @@ pub(super) enum Verb {
         #[arg(long, value_name = "S", allow_negative_numbers = true)]
         expires: Option<String>,
     },
+    /// Store a record that binds a user to contacts, and show each storer's answer
+    Store {
+        /// The user
+        #[arg(value_name = "AOR")]
+        aor: String,
+        /// SIP URIs at which the user can be reached
+        #[arg(value_name = "CONTACT", required = true)]
+        contacts: Vec<String>,
+        /// Seconds for which it holds
+        #[arg(long, value_name = "S", allow_negative_numbers = true)]
+        expires: Option<String>,
+    },
     /// Remove what this device registered
     Remove {
         /// The user, else P2PSIP_AOR
@@ -74,6 +92,18 @@ pub(super) enum Verb {
         /// The unix socket of a running member
         #[arg(value_name = "PATH")]
         path: std::path::PathBuf,
+    },
+    /// Be a member of an overlay, in this process, until the shell ends
+    Join {
+        /// The overlay, else the one that is configured
+        #[arg(value_name = "OVERLAY")]
+        overlay: Option<String>,
+        /// Listen here; repeat for several
+        #[arg(long, value_name = "MULTIADDR")]
+        listen: Vec<String>,
+        /// The overlay is purely local
+        #[arg(long)]
+        local: bool,
     },
     /// Say how long a command takes
     Time {

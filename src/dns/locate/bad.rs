@@ -41,17 +41,17 @@ impl Default for BadTargets {
 
 impl BadTargets {
     /// Remembers that a target has failed.
-    pub fn failed(&mut self, target: &Target, failure: Failure, now: Instant) {
+    pub fn failed(&mut self, target: (Transport, SocketAddr), failure: Failure, now: Instant) {
         let span = match failure {
             Failure::Timeout | Failure::Transport => SILENT_FOR,
             Failure::Unavailable(retry_after) => retry_after.unwrap_or(BUSY_FOR).min(MAX_RETRY_AFTER),
         };
-        self.0.insert((target.transport, target.address), (), now + span, now);
+        self.0.insert(target, (), now + span, now);
     }
 
     /// Forgets that a target had failed: it has answered.
-    pub fn worked(&mut self, target: &Target) {
-        self.0.remove(&(target.transport, target.address));
+    pub fn worked(&mut self, target: (Transport, SocketAddr)) {
+        self.0.remove(&target);
     }
 
     /// Whether a target has failed of late.

@@ -11,7 +11,8 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use tokio::time::timeout_at;
 
 use super::{
-    Answer, BadTargets, Failure, Finding, Locate, Next, Options, Query, Question, Random, Step, Target, Verdict,
+    Answer, BadTargets, Failure, Finding, Locate, Next, Options, Query, Question, Random, Step, Target, Transport,
+    Verdict,
 };
 use crate::dns::{
     DnsError, Origin, Resolver, RrSet,
@@ -111,13 +112,13 @@ impl Locator {
     }
 
     /// Remembers that a target has failed; it is tried last for a while.
-    pub fn failed(&self, target: &Target, failure: Failure) {
-        lock(&self.0.bad).failed(target, failure, Instant::now());
+    pub fn failed(&self, transport: Transport, address: SocketAddr, failure: Failure) {
+        lock(&self.0.bad).failed((transport, address), failure, Instant::now());
     }
 
     /// Forgets that a target had failed: it has answered.
-    pub fn worked(&self, target: &Target) {
-        lock(&self.0.bad).worked(target);
+    pub fn worked(&self, transport: Transport, address: SocketAddr) {
+        lock(&self.0.bad).worked((transport, address));
     }
 }
 

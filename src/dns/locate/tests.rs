@@ -440,26 +440,27 @@ fn targets_that_have_failed_are_tried_last_and_not_for_ever() {
     let now = Instant::now();
     let all = locate(&zone, "sip:example.com").targets;
     let mut bad = BadTargets::default();
-    bad.failed(&all[0], Failure::Timeout, now);
-    bad.failed(&all[2], Failure::Unavailable(Some(Duration::from_secs(86_400))), now);
+    let place = |target: &Target| (target.transport, target.address);
+    bad.failed(place(&all[0]), Failure::Timeout, now);
+    bad.failed(place(&all[2]), Failure::Unavailable(Some(Duration::from_secs(86_400))), now);
     let machine = || Locate::new(&uri("sip:example.com"), Options::default(), Random::seeded(1)).unwrap();
     let ran = drive(&zone, machine(), &bad);
     let reordered = [&all[1], &all[3], &all[0], &all[2]];
     assert_eq!(ran.targets.iter().collect::<Vec<_>>(), reordered);
     assert!(ran.decided("has failed of late"));
-    bad.worked(&all[0]);
+    bad.worked(place(&all[0]));
     assert_eq!(drive(&zone, machine(), &bad).targets[0], all[0]);
     // Nobody can banish a server for a day.
     assert!(bad.contains(&all[2], now + Duration::from_secs(299)));
     assert!(!bad.contains(&all[2], now + Duration::from_secs(301)));
     // All of them bad is as good as none.
     for target in &all {
-        bad.failed(target, Failure::Transport, now);
+        bad.failed(place(target), Failure::Transport, now);
     }
     assert_eq!(drive(&zone, machine(), &bad).targets, all);
     for port in 0..5_000 {
         let target = Target { address: SocketAddr::from(([192, 0, 2, 1], port)), ..all[0].clone() };
-        bad.failed(&target, Failure::Timeout, now);
+        bad.failed(place(&target), Failure::Timeout, now);
     }
     let remembered = (0..5_000).filter(|port| {
         let target = Target { address: SocketAddr::from(([192, 0, 2, 1], *port)), ..all[0].clone() };

@@ -12,11 +12,12 @@ use super::{
     Command, Shared,
     directory::{Directory, Found, Next, Reply, Waiting},
     servers,
+    way_back::{self, WayBack},
 };
 use crate::{
-    client::{ProxyStatus, Verdict},
-    dns::locate::Locator,
-    member::{OfferHandle, USUAL_AGE, adapter::Publisher, core::Core},
+    client::{self, ProxyStatus},
+    dns::locate::{Locator, Verdict},
+    member::{OfferHandle, USUAL_AGE, adapter::Publisher, core::Core, gatekeeper::Inbox},
     name::{Aor, InstanceId, PeerId, ResourceName, Service},
     overlay::redir::Wanted,
     proxy::engine::{Engine, Located, Output, Question, What},
@@ -48,6 +49,7 @@ enum Answer {
     User(Aor, Found),
     Uri(Question, Located),
     Published(InstanceId, bool),
+    Outside(Verdict),
 }
 
 /// The owner of an engine.
@@ -58,10 +60,12 @@ pub(super) struct Driver {
     core: Arc<Core>,
     locator: Locator,
     directory: Directory,
+    way_back: WayBack,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     locations: usize,
     lookups: u64,
     shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
     /// What writes the routing records of an adapter's phones.
     publisher: Option<Arc<Publisher>>,
     /// When peers could not be reached.
@@ -97,10 +101,12 @@ impl Driver {
             core: core.clone(),
             locator,
             directory: Directory::default(),
+            way_back: WayBack::default(),
             answers: mpsc::channel(ANSWERS),
             locations: 0,
             lookups: 0,
             shared,
+            inbox: Arc::default(),
             publisher: None,
             unreachable: HashMap::new(),
             offer: None,
@@ -112,6 +118,11 @@ impl Driver {
         };
         driver.shared.update(|status| status.endpoints = endpoints.iter().map(text).collect());
         driver
+    }
+
+    /// The same, keeping the nonces of gatekeepers there.
+    pub(super) fn probed(self, inbox: Arc<Inbox>) -> Self {
+        Self { inbox, ..self }
     }
 
     /// The driver of an engine with an adapter.
@@ -145,6 +156,9 @@ impl Driver {
                 () = sleep_until(due) => self.engine.handle_timeout(now()),
             }
             self.perform();
+            if self.way_back.is_due(self.engine.counts().outgoing, now()) {
+                self.look_outside();
+            }
             let load = self.report();
             if load.abs_diff(self.offered_load) >= LOAD_STEP
                 && let Some(offer) = &self.offer
@@ -174,15 +188,7 @@ impl Driver {
 
     fn on_failure(&mut self, token: Token, error: &SendError) {
         tracing::debug!(%error, "a SIP message was not sent");
-        let hop = match error {
-            SendError::NoSocket { hop }
-            | SendError::Unreachable { hop, .. }
-            | SendError::Untrusted { hop, .. }
-            | SendError::Stalled { hop }
-            | SendError::TooLong { hop, .. }
-            | SendError::Crowded { hop } => hop,
-        };
-        if let Remote::Peer(peer) = hop.remote {
+        if let Remote::Peer(peer) = error.hop().remote {
             self.directory.failed(&peer);
             self.unreachable.retain(|_, at| at.elapsed() < AVOIDED);
             self.unreachable.insert(peer, Instant::now());
@@ -202,6 +208,7 @@ impl Driver {
                 self.engine.located(question, located, now());
             }
             Answer::Published(instance, done) => self.engine.published(instance, done, now()),
+            Answer::Outside(verdict) => self.way_back.found(self.core.descriptor().overlay(), verdict),
         }
     }
 
@@ -221,11 +228,13 @@ impl Driver {
                     self.ask(&aor, Waiting::Contacts(question, instance));
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => self.locate(question, &uri, secure),
+                Output::Probed(probe) => self.inbox.deposit(&probe),
                 Output::Locate { question, what: What::Proxy } => self.find_proxies(question),
                 Output::Identify { question, peer, claimed } => self.identify(question, peer, claimed),
                 Output::Publish { instance, present } => self.publish(instance, present),
                 // Only the engine of a domain says so.
                 Output::Register { .. } => {}
+                Output::Learned { hop, health } => servers::learn(&self.locator, &hop, health),
             }
         }
     }
@@ -308,7 +317,7 @@ impl Driver {
             hops.truncate(MAX_PROXIES);
             let located = match (hops.is_empty(), found.outcome.reply.verdict) {
                 (false, _) => Located::Hops(hops),
-                (true, Verdict::NobodyToAsk) => Located::Nowhere { status: 503, reason: "Overlay Unreachable" },
+                (true, client::Verdict::NobodyToAsk) => Located::Nowhere { status: 503, reason: "Overlay Unreachable" },
                 (true, _) => Located::Nowhere { status: 480, reason: "No Proxy Peer" },
             };
             let _ = answers.send(Answer::Uri(question, located)).await;
@@ -326,6 +335,15 @@ impl Driver {
         });
     }
 
+    /// Finds out whether others find the overlay; that is their way back in a dialog.
+    fn look_outside(&self) {
+        let (locator, core, answers) = (self.locator.clone(), self.core.clone(), self.answers.0.clone());
+        tokio::spawn(async move {
+            let verdict = way_back::look(&locator, core.descriptor().overlay()).await;
+            let _ = answers.send(Answer::Outside(verdict)).await;
+        });
+    }
+
     /// Tells the member's status how things are; returns the load.
     fn report(&self) -> u16 {
         let counts = self.engine.counts();
@@ -335,6 +353,7 @@ impl Driver {
         self.shared.update(|status| {
             *status = ProxyStatus {
                 endpoints: std::mem::take(&mut status.endpoints),
+                publication: status.publication.take(),
                 draining: self.draining,
                 load,
                 transactions: u32::try_from(self.engine.len()).unwrap_or(u32::MAX),
@@ -347,6 +366,7 @@ impl Driver {
                 dropped: counts.dropped,
                 lookups: self.lookups,
                 spared: self.directory.spared,
+                unlisted: self.way_back.is_missing,
             };
         });
         load

@@ -7,6 +7,7 @@
 mod directory;
 mod drive;
 pub(crate) mod servers;
+mod way_back;
 
 use std::{
     fmt, io,
@@ -22,13 +23,14 @@ use tokio::{
 };
 
 use super::{
-    AdapterConfig, AdapterError, Member, Offer, OfferError,
+    AdapterConfig, AdapterError, Member, Offer, OfferError, Publish,
     adapter::Publisher,
+    gatekeeper::{Applicant, Inbox},
     metrics::{Collector, DescriptorEncoder, counter, gauge},
     sip_streams,
 };
 use crate::{
-    client::ProxyStatus,
+    client::{ProxyStatus, gatekeeper::PublicationState},
     dns::locate::Locator,
     identity::Certificate,
     kind::Kind,
@@ -50,6 +52,8 @@ use crate::{
 
 /// What an adapter listens to: UDP and TCP.
 const ADAPTER_PORTS: usize = 2;
+/// How long leaving the DNS may take.
+const WITHDRAWAL: Duration = Duration::from_secs(6);
 /// Where packets to the public network would go, to learn which of our addresses they would leave from (RFC 5737,
 /// RFC 3849). Nothing is sent.
 const PUBLIC: [&str; 2] = ["192.0.2.1:5060", "[2001:db8::1]:5060"];
@@ -66,6 +70,8 @@ pub struct ProxyConfig {
     pub locator: Locator,
     /// What permits the member's key to offer the service. `None`: the one in the member's home; an open overlay needs none.
     pub certificate: Option<Certificate>,
+    /// How to enter the DNS, if it is to be entered.
+    pub publish: Option<Publish>,
     /// How long to wait for what.
     pub patience: Patience,
     /// How much one source may send.
@@ -101,6 +107,7 @@ impl ProxyConfig {
             tls: None,
             locator,
             certificate: None,
+            publish: None,
             patience: Patience::default(),
             rate: Rate::default(),
             drain: Duration::from_secs(10),
@@ -163,7 +170,7 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -182,6 +189,8 @@ pub struct Proxy {
     drain: Duration,
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
+    /// What keeps it in the DNS, and how it is told to leave there.
+    applicant: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Proxy {
@@ -214,8 +223,7 @@ impl Proxy {
             let udp = bound.transports.serve_udp(std::slice::from_ref(port));
             udp.map_err(|why| ProxyError::Socket { address: port.local(), why })?;
         }
-
-        let own = reachable(&listening).into_iter().chain(reachable(&phones)).map(|(_, address)| address).collect();
+        let own = reachable(&listening).into_iter().chain(reachable(&phones)).collect();
         let reachable = reachable(&listening);
         let now = Instant::now();
         let engine = Engine::new(
@@ -238,12 +246,15 @@ impl Proxy {
         let (commands, receiver) = mpsc::channel(1);
         let shared = Arc::new(Shared::default());
         let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
+        let inbox = Arc::<Inbox>::default();
         let (locator, tap) = (config.locator, config.tap);
         let driver = drive::Driver::new(engine, bound, &member.core, locator, shared.clone(), &endpoints, tap)
-            .publishing(publisher);
+            .publishing(publisher)
+            .probed(inbox.clone());
         let (offered, offer) = oneshot::channel();
         let tasks = vec![tokio::spawn(driver.run(receiver, offer))];
-        let proxy = Self { listening, phones, commands, drain: config.drain, shared: shared.clone(), tasks };
+        let (drain, applicant) = (config.drain, None);
+        let mut proxy = Self { listening, phones, commands, drain, shared: shared.clone(), tasks, applicant };
         member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&shared))));
         if config.address.is_none() {
             return Ok(proxy);
@@ -251,11 +262,17 @@ impl Proxy {
         // Only what works already is offered; if it cannot be, the drop of `proxy` ends it.
         endpoints.truncate(MAX_ENDPOINTS);
         let certificate = config.certificate;
+        let entering = config.publish.map(|publish| (publish, certificate.clone()));
         let offer = Offer { service: Service::Proxy, endpoints, certificate, serving: true, load: 0 };
         let handle = member.offer(offer).await?;
         // The driver is gone only if it has panicked.
         let _ = offered.send(handle);
         member.core.set_proxy(&shared);
+        if let Some((publish, certificate)) = entering {
+            let applicant = Applicant::new(member, publish, certificate, &reachable, inbox, shared.clone());
+            let (leave, left) = oneshot::channel();
+            proxy.applicant = Some((leave, tokio::spawn(applicant.run(left))));
+        }
         Ok(proxy)
     }
 
@@ -275,7 +292,15 @@ impl Proxy {
     }
 
     /// Takes the service record out, takes no more calls, and ends when what has begun is over or the time is up.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        if let Some((leave, mut left)) = self.applicant.take() {
+            // Out of the DNS first: whoever finds it there from now on finds nobody who takes calls.
+            let _ = leave.send(());
+            if tokio::time::timeout(WITHDRAWAL, &mut left).await.is_err() {
+                tracing::warn!("the proxy peer's records in the DNS are left to their lease");
+                left.abort();
+            }
+        }
         let (drained, over) = oneshot::channel();
         // It is gone only if it has panicked.
         let _ = self.commands.send(Command::Drain(drained)).await;
@@ -287,7 +312,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(self.applicant.iter().map(|(_, task)| task)) {
             task.abort();
         }
     }
@@ -375,7 +400,12 @@ impl Collector for ProxyMetrics {
         counter(e, "proxy_loops", "Requests that came by a second time unchanged", status.loops)?;
         counter(e, "proxy_messages_dropped", "Messages that could not be passed on or answered", status.dropped)?;
         counter(e, "proxy_lookups", "Lookups of users in the overlay", status.lookups)?;
-        counter(e, "proxy_lookups_spared", "Users found among those looked up lately", status.spared)
+        counter(e, "proxy_lookups_spared", "Users found among those looked up lately", status.spared)?;
+        let Some(publication) = status.publication else { return Ok(()) };
+        let shown = u8::from(publication.state == PublicationState::Shown);
+        gauge(e, "proxy_in_dns", "Whether the DNS shows the proxy peer", shown.into())?;
+        counter(e, "proxy_dns_renewals", "Leases of the proxy peer's DNS records renewed", publication.renewals)?;
+        counter(e, "proxy_dns_failures", "Times that it was not entered into the DNS", publication.failures)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    dns::locate::{Host, Locator, Query, Target, Transport, Verdict},
-    proxy::engine::Located,
+    dns::locate::{Failure, Host, Locator, Query, Target, Transport, Verdict},
+    proxy::{engine::Located, fork::Health},
     sip::{
         tap::Tap,
-        transport::{Hop, Protocol},
+        transport::{Hop, Protocol, Remote},
         uri::SipUri,
     },
 };
@@ -38,6 +38,23 @@ pub(crate) async fn locate(locator: &Locator, uri: &str, secure: bool, tap: Opti
             Verdict::Unanswered => Located::Nowhere { status: 500, reason: "DNS Does Not Answer" },
         },
         Err(_) => Located::Nowhere { status: 500, reason: "Cannot Be Located" },
+    }
+}
+
+/// Remembers how a server does, so that one that has failed is tried last for a while.
+pub(crate) fn learn(locator: &Locator, hop: &Hop, health: Health) {
+    let transport = match hop.protocol {
+        Protocol::Udp => Transport::Udp,
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Tls => Transport::Tls,
+        Protocol::Overlay => return,
+    };
+    let Remote::Socket(address) = hop.remote else { return };
+    match health {
+        Health::Works => locator.worked(transport, address),
+        Health::Silent => locator.failed(transport, address, Failure::Timeout),
+        Health::Unreachable => locator.failed(transport, address, Failure::Transport),
+        Health::Busy(retry_after) => locator.failed(transport, address, Failure::Unavailable(retry_after)),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     name::OverlayId,
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = crate::record::MAX_SERVICE_LIFETIME;
 
 fn turn() -> ServiceUri {
     ServiceUri::parse("turn:p2psip.org").unwrap()
@@ -22,7 +22,7 @@ fn with_providers(members: usize, share: usize) -> (MemoryOverlay, BTreeSet<Peer
     let mut depths = BTreeMap::new();
     for _ in 0..2 {
         for index in (0..members).step_by(share) {
-            let listing = overlay.offer(index, &turn(), depths.get(&index).copied(), HOUR).unwrap();
+            let listing = overlay.offer(index, &turn(), depths.get(&index).copied(), LIFETIME).unwrap();
             assert!(!listing.nodes.is_empty());
             depths.insert(index, listing.depth);
             overlay.advance(Duration::from_millis(10));
@@ -76,13 +76,13 @@ fn providers_are_found_though_a_fifth_of_the_members_is_gone_or_lies() {
 #[test]
 fn offers_that_are_not_renewed_are_gone() {
     let (mut overlay, expected) = with_providers(64, 8);
-    overlay.advance(HOUR - Duration::from_secs(60));
-    overlay.offer(0, &turn(), None, HOUR).unwrap();
+    overlay.advance(LIFETIME - Duration::from_secs(60));
+    overlay.offer(0, &turn(), None, LIFETIME).unwrap();
     assert_eq!(providers(&overlay.discover(&Vantage::Member(5), &turn(), Wanted::All, None)), expected);
     overlay.advance(Duration::from_secs(120));
     let left = overlay.discover(&Vantage::Member(5), &turn(), Wanted::All, None);
     assert_eq!(providers(&left), BTreeSet::from([overlay.peers().next().unwrap()]));
-    overlay.advance(HOUR);
+    overlay.advance(LIFETIME);
     let left = overlay.discover(&Vantage::Member(5), &turn(), Wanted::All, None);
     assert_eq!((left.reply.verdict, left.complete), (Verdict::NotFound, true));
 }

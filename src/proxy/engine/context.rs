@@ -52,7 +52,9 @@ pub(super) struct Context {
     running: usize,
     /// Questions that have not been answered.
     asked: usize,
-    /// How many targets each target may try at a time; 0 while nothing is known to fork.
+    /// Whether the user was looked up a second time.
+    again: bool,
+    /// How many targets each target may try at a time (RFC 5393 §5.3.3).
     pub(super) breadth: u32,
     /// The time that was put on the heap last.
     pub(super) deadline: Option<Instant>,
@@ -73,6 +75,7 @@ impl Engine {
         let user = matches!(plan.next, Next::User { .. } | Next::Proxy);
         let here = self.here(&plan, &source);
         let what = self.what(&plan);
+        let breadth = plan.breadth;
         let mut context = Context {
             server,
             server_ended: false,
@@ -86,7 +89,8 @@ impl Engine {
             clients: Vec::new(),
             running: 0,
             asked: 0,
-            breadth: 0,
+            again: false,
+            breadth,
             deadline: None,
         };
         if let (false, What::Uri { uri, .. }) = (user, &what) {
@@ -146,9 +150,7 @@ impl Engine {
                 let groups: Vec<Vec<Target>> =
                     groups.iter().flat_map(|group| group.chunks(most)).map(<[Target]>::to_vec).collect();
                 let widest = groups.iter().map(Vec::len).max().unwrap_or(1).max(1);
-                if widest > 1 {
-                    context.breadth = (context.plan.breadth / u32::try_from(widest).unwrap_or(u32::MAX)).max(1);
-                }
+                context.breadth = (context.plan.breadth / u32::try_from(widest).unwrap_or(u32::MAX)).max(1);
                 context.uris = groups.iter().flatten().map(|target| target.uri.clone()).collect();
                 context.fork.begin(groups, now);
             }
@@ -209,6 +211,7 @@ impl Engine {
                         self.layer.cancel(client, now);
                     }
                 }
+                Action::Learned { hop, health } => self.outputs.push_back(Output::Learned { hop, health }),
                 Action::Pass(response) => self.pass(id, &response, &[], now),
                 Action::Finish(verdict) => self.finish(id, verdict, now),
             }
@@ -255,8 +258,29 @@ impl Engine {
                 let retry = (status == 503).then(|| (Name::RetryAfter, super::RETRY_AFTER.to_owned()));
                 self.reject(server, &message, status, reason, retry, now);
             }
+            Verdict::Unreachable => self.unreachable(id, now),
             Verdict::Silence => {}
         }
+    }
+
+    /// Nobody could be sent the request. A user may have moved since the contacts were found, so the driver, which
+    /// knows what failed, is asked once more.
+    fn unreachable(&mut self, id: u64, now: Instant) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let user = matches!(context.plan.next, Next::User { .. });
+        if user && !context.again {
+            context.again = true;
+            context.fork = Fork::new(context.message.method() == Method::Invite, self.config.patience);
+            context.uris.clear();
+            context.clients.clear();
+            let plan = context.plan.clone();
+            return self.ask_for(id, Asked::User, self.what(&plan), now);
+        }
+        // A user without a way there is not available for now (as in RFC 5626, where flows fail). Any other next hop
+        // is this proxy's business, and it is not overloaded (RFC 3261 §16.7 step 6, §16.9).
+        let (status, reason) = if user { (480, "Device Unreachable") } else { (500, "Next Hop Unreachable") };
+        let (server, message) = (context.server, context.message.clone());
+        self.reject(server, &message, status, reason, None, now);
     }
 
     /// Sends a response upstream, without our own Via (RFC 3261 §16.7 step 3).

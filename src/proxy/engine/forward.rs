@@ -37,9 +37,12 @@ impl Engine {
         let phone = context.targets.get(branch).copied().flatten();
         let (message, plan, source) = (context.message.clone(), context.plan.clone(), context.source.clone());
         let breadth = context.breadth;
+        let is_outgoing = source.protocol == Protocol::Overlay && self.is_recorded(&message, &source, &plan);
         let own = self.layer.new_branch(Some(mark(&message)));
         let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), phone, breadth, &hop, &own)?;
-        self.layer.request(&own, message.method(), bytes, hop, now).ok()
+        let client = self.layer.request(&own, message.method(), bytes, hop, now).ok()?;
+        self.counts.outgoing += u64::from(is_outgoing);
+        Some(client)
     }
 
     /// Passes the ACK of a 2xx on, without any state. It goes to one place: the first, if there are several.
@@ -100,9 +103,12 @@ impl Engine {
         let mut edit = Edit::new(message);
         let forwards = message.max_forwards().ok()?.map_or(MAX_FORWARDS, |left| left.saturating_sub(1));
         edit.set(Name::MaxForwards, forwards.to_string());
-        if breadth > 0 {
+        // Every request that is passed on has one (RFC 5393 §5.3.3), but for ACK, which is never forked.
+        if breadth > 0 && message.max_breadth() != Ok(Some(breadth)) {
             edit.set(Name::MaxBreadth, breadth.to_string());
         }
+        // It was for us, and for nobody else (RFC 3325 §5).
+        edit.remove_all(Name::PPreferredIdentity);
         self.route(&mut edit, message, plan, uri);
         if self.is_recorded(message, source, plan) {
             let scheme = if plan.secure { "sips" } else { "sip" };
@@ -167,20 +173,17 @@ impl Engine {
     /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.
     pub(super) fn sent_by(&self, hop: &Hop) -> Option<String> {
         let Remote::Socket(remote) = hop.remote else { return Some(via_host(&self.config.peer)) };
-        let own = |wanted: &dyn Fn(&SocketAddr) -> bool| self.config.realm.own.iter().find(|own| wanted(own)).copied();
-        let same = |own: &SocketAddr| own.is_ipv4() == remote.is_ipv4();
-        let loopback = |own: &SocketAddr| own.ip().is_loopback() == remote.ip().is_loopback();
-        let tls_port = Protocol::Tls.default_port();
-        let fits = |own: &SocketAddr| (hop.protocol == Protocol::Tls) == (own.port() == tls_port);
-        // Where several ports were bound, the one that the hop is left from tells phones from others.
-        let port = |own: &SocketAddr| hop.local.is_some_and(|local| local.port() == own.port());
-        own(&|own| Some(*own) == hop.local && fits(own))
-            .or_else(|| own(&|own| port(own) && same(own) && loopback(own) && fits(own)))
-            .or_else(|| own(&|own| port(own) && same(own) && fits(own)))
-            .or_else(|| own(&|own| same(own) && loopback(own) && fits(own)))
-            .or_else(|| own(&|own| same(own) && loopback(own)))
-            .or_else(|| own(&same))
-            .map(|own| own.to_string())
+        // Of the first that fits in most respects. Without a TLS port of our own, responses come on the connection. The
+        // port that the hop is left from tells phones from others.
+        let fit = |(protocol, own): &(Protocol, SocketAddr)| {
+            let port = hop.local.is_some_and(|local| local.port() == own.port());
+            let by_scope = own.ip().is_loopback() == remote.ip().is_loopback();
+            (*protocol == hop.protocol, hop.local == Some(*own), port, by_scope)
+        };
+        let mut usable = self.config.realm.own.iter().filter(|(_, own)| own.is_ipv4() == remote.is_ipv4());
+        let first = usable.next()?;
+        let best = usable.fold(first, |best, own| if fit(own) > fit(best) { own } else { best });
+        Some(best.1.to_string())
     }
 
     /// Whether the request was here before, and nothing that routes it has changed since (RFC 3261 §16.3 step 4, RFC
@@ -189,13 +192,11 @@ impl Engine {
         let mark = mark(message);
         let peer = via_host(&self.config.peer);
         message.vias().filter_map(Result::ok).any(|via| {
-            let ours = via.host.is_name(&peer)
-                || self
-                    .config
-                    .realm
-                    .own
-                    .iter()
-                    .any(|own| via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port()));
+            let ours =
+                via.host.is_name(&peer)
+                    || self.config.realm.own.iter().any(|(_, own)| {
+                        via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port())
+                    });
             let marked =
                 || via.branch().and_then(|branch| Branch::read(branch.as_bytes())).and_then(|parts| parts.mark);
             ours && marked() == Some(mark)

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use proptest::prelude::*;
 
@@ -30,6 +30,8 @@ struct World {
     /// What was sent and nobody has looked at.
     sent: Vec<(Hop, Message)>,
     tokens: Vec<Token>,
+    probes: Vec<String>,
+    learned: Vec<(Hop, Health)>,
 }
 
 fn peer(n: u8) -> PeerId {
@@ -95,7 +97,10 @@ impl World {
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            realm: Realm { overlay: OverlayId::parse("p2psip.org").unwrap(), own: vec![OWN.parse().unwrap()] },
+            realm: Realm {
+                overlay: OverlayId::parse("p2psip.org").unwrap(),
+                own: vec![(Protocol::Udp, OWN.parse().unwrap())],
+            },
             peer: peer(99),
             transactions: transaction::Config::default(),
             patience: Patience::default(),
@@ -116,6 +121,8 @@ impl World {
             open: Vec::new(),
             sent: Vec::new(),
             tokens: Vec::new(),
+            probes: Vec::new(),
+            learned: Vec::new(),
         }
     }
 
@@ -160,6 +167,8 @@ impl World {
                     };
                     self.engine.located(question, located.cloned().unwrap_or(nowhere), self.now);
                 }
+                Output::Probed(probe) => self.probes.push(String::from_utf8(probe).unwrap()),
+                Output::Learned { hop, health } => self.learned.push((hop, health)),
                 Output::Identify { question, peer, .. } => {
                     let users = self.members.get(&peer).cloned().unwrap_or_default();
                     self.engine.identified(question, &users, self.now);
@@ -221,6 +230,7 @@ fn a_call_from_outside_reaches_the_user_and_comes_back() {
     assert_eq!(values(&invite.1, Name::RecordRoute), ["<sip:p2psip.org;lr>"]);
     assert_eq!(values(&invite.1, Name::Route), [""; 0]);
     assert_eq!(invite.1.max_forwards(), Ok(Some(69)));
+    assert_eq!(invite.1.max_breadth(), Ok(Some(60)), "there is one even where nothing forks");
     assert_eq!(invite.1.body(), SDP.as_bytes());
     assert!(memchr::memmem::find(invite.1.bytes(), b"X-Odd:  kept   as it is\r\n").is_some());
     let vias: Vec<_> = invite.1.vias().map(Result::unwrap).collect();
@@ -228,6 +238,7 @@ fn a_call_from_outside_reaches_the_user_and_comes_back() {
     assert!(vias[0].host.is_name(&via_host(&peer(99))));
     assert_eq!((vias[1].received().unwrap().to_string(), vias[1].rport()), ("198.51.100.7".to_owned(), Some(5060)));
 
+    assert_eq!(world.engine.counts().outgoing, 0, "it comes in");
     world.answer(invite, 180).answer(invite, 200);
     let back = world.expect(&["180 INVITE to 198.51.100.7:5060", "200 INVITE to 198.51.100.7:5060"]);
     assert_eq!(back[1].1.vias().count(), 1);
@@ -260,6 +271,7 @@ fn a_call_from_a_member_leaves_the_overlay() {
     assert_eq!((via.transport, via.host.ip(), via.port), ("UDP", Some("192.0.2.1".parse().unwrap()), Some(5060)));
     assert_eq!(values(forwarded, Name::RecordRoute), ["<sip:p2psip.org;lr>"]);
     world.answer(&sent[1], 200).expect(&["200 INVITE to peer 1"]);
+    assert_eq!(world.engine.counts().outgoing, 1);
     let mut stranger = World::new();
     stranger.members.clear();
     stranger.receive(invite("sip:alice@p2psip.org", "2"), &stream(1)).expect(&["403 INVITE to peer 1"]);
@@ -396,6 +408,20 @@ fn what_comes_by_unchanged_is_a_loop_and_what_has_changed_is_not() {
 }
 
 #[test]
+fn a_gatekeepers_probe_is_answered_and_told_and_nobody_else_s_request_is_taken_for_one() {
+    let mut world = World::new();
+    let probe = |start: &str, branch: &str| {
+        let more = "Max-Forwards: 0\nP2PSIP-Probe: 01.02";
+        request(&outside(), start, "sip:p2psip.org", "<sip:p2psip.org>", branch, more)
+    };
+    world.receive(probe(&format!("OPTIONS sip:{OWN};transport=udp"), "1"), &outside());
+    assert_eq!(world.sent.last().and_then(|(_, answer)| answer.status()), Some(200));
+    assert_eq!(world.probes, ["01.02"]);
+    world.receive(probe("INVITE sip:bob@p2psip.org", "2"), &outside());
+    assert_eq!(world.probes.len(), 1, "only OPTIONS that is answered here");
+}
+
+#[test]
 fn requests_that_loop_without_end_are_stopped() {
     let mut world = World::new();
     world.receive(invite_bob("1", "Max-Forwards: 0"), &outside()).expect(&["483 INVITE to 198.51.100.7:5060"]);
@@ -467,6 +493,8 @@ fn the_next_server_is_tried_when_one_fails() {
     let third = world.expect(&["INVITE to 203.0.113.7:5060"]);
     world.answer(&third[0], 503);
     assert_eq!(world.seen().last().unwrap(), "500 INVITE to peer 1", "a 503 of somebody else is not ours");
+    let learned: Vec<_> = world.learned.iter().map(|(_, health)| *health).collect();
+    assert_eq!(learned, [Health::Busy(None), Health::Unreachable, Health::Busy(None)]);
 }
 
 #[test]
@@ -617,5 +645,86 @@ proptest! {
             prop_assert!(world.engine.contexts.is_empty(), "{:?}", world.engine.contexts);
             prop_assert!(world.engine.is_empty() && world.engine.open.is_empty());
         }
+    }
+}
+
+#[test]
+fn a_user_who_has_moved_is_looked_up_again() {
+    let mut world = World::new();
+    let sent =
+        world.receive(invite_bob("1", ""), &outside()).expect(&["100 INVITE to 198.51.100.7:5060", "INVITE to peer 2"]);
+    assert_eq!(sent.len(), 2);
+    // Meanwhile the driver has learnt that the peer is gone.
+    world.users.insert("bob".to_owned(), Located::Groups(vec![vec![at_peer(3), at_peer(4)]]));
+    let token = *world.tokens.last().unwrap();
+    world.engine.transport_failed(token, world.now);
+    world.drain();
+    let sent = world.expect(&["INVITE to peer 3", "INVITE to peer 4"]);
+    world.answer(&sent[1], 486).answer(&sent[0], 200);
+    world.expect(&["ACK to peer 4", "200 INVITE to 198.51.100.7:5060"]);
+    world.after(Duration::from_secs(200));
+    assert!(world.engine.contexts.is_empty() && world.engine.is_empty() && world.engine.by_client.is_empty());
+}
+
+#[test]
+fn a_user_who_cannot_be_reached_is_looked_up_twice_and_no_more() {
+    let mut world = World::new();
+    world.receive(invite_bob("1", ""), &outside());
+    for _ in 0..2 {
+        let token = *world.tokens.last().unwrap();
+        world.engine.transport_failed(token, world.now);
+        world.drain();
+    }
+    world.expect(&[
+        "100 INVITE to 198.51.100.7:5060",
+        "INVITE to peer 2",
+        "INVITE to peer 2",
+        "480 INVITE to 198.51.100.7:5060",
+    ]);
+    // Whoever gives up while the second lookup runs gets a 487, and nobody is called any more.
+    world.receive(invite_bob("2", ""), &outside());
+    world.silent = true;
+    let token = *world.tokens.last().unwrap();
+    world.engine.transport_failed(token, world.now);
+    world.drain();
+    world.expect(&["100 INVITE to 198.51.100.7:5060", "INVITE to peer 2"]);
+    let cancel =
+        request(&outside(), "CANCEL sip:bob@p2psip.org", "sip:carol@example.com", "<sip:bob@p2psip.org>", "2", "");
+    world.receive(cancel, &outside());
+    world.expect(&["200 CANCEL to 198.51.100.7:5060", "487 INVITE to 198.51.100.7:5060"]);
+    let question = world.open.pop().unwrap();
+    world.engine.located(question, Located::Groups(vec![vec![at_peer(2)]]), world.now);
+    world.drain();
+    world.expect(&[]);
+}
+
+#[test]
+fn a_preferred_identity_says_who_a_member_is_and_goes_no_further() {
+    let mut world = World::new();
+    let invite = |more: &str| {
+        request(&stream(1), "INVITE sip:carol@example.com", "sip:alice@example.org", "<sip:c@d>", "1", more)
+    };
+    let own = "P-Preferred-Identity: \"Alice\" <sip:alice@p2psip.org>";
+    let sent = world.receive(invite(own), &stream(1)).expect(&["100 INVITE to peer 1", "INVITE to 203.0.113.5:5060"]);
+    assert_eq!(values(&sent[1].1, Name::PPreferredIdentity), [""; 0]);
+}
+
+#[test]
+fn a_via_names_the_port_that_its_transport_is_served_at() {
+    let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+    let mut world = World::with(|config| {
+        config.realm.own = vec![(Protocol::Udp, at(5070)), (Protocol::Tcp, at(5070)), (Protocol::Tls, at(5071))];
+    });
+    for (protocol, port) in [(Protocol::Udp, 5070), (Protocol::Tcp, 5070), (Protocol::Tls, 5071)] {
+        let hop = Hop::socket(protocol, "203.0.113.5:5080".parse().unwrap());
+        world.servers.insert("sip:carol@example.com".to_owned(), Located::Hops(vec![hop]));
+        let from = "sip:alice@p2psip.org";
+        world.receive(
+            request(&stream(1), "INVITE sip:carol@example.com", from, "<sip:c@d>", protocol.token(), ""),
+            &stream(1),
+        );
+        let (_, invite) = world.sent.pop().unwrap();
+        let via = invite.top_via().unwrap();
+        assert_eq!((via.transport, via.port), (protocol.token(), Some(port)));
     }
 }

@@ -12,6 +12,7 @@ struct Case {
     /// Each action in a few words.
     seen: Vec<String>,
     verdict: Option<Verdict>,
+    learned: Vec<(String, Health)>,
 }
 
 fn hop(n: u8) -> Hop {
@@ -35,7 +36,7 @@ impl Case {
         let now = Instant::now();
         let mut fork = Fork::new(invite, Patience::default());
         fork.begin(groups, now);
-        let mut case = Self { fork, now, seen: Vec::new(), verdict: None };
+        let mut case = Self { fork, now, seen: Vec::new(), verdict: None, learned: Vec::new() };
         case.drain();
         case
     }
@@ -43,9 +44,13 @@ impl Case {
     fn drain(&mut self) {
         while let Some(action) = self.fork.poll() {
             self.seen.push(match action {
+                Action::Learned { hop, health } => {
+                    self.learned.push((hop.remote.ip().unwrap().to_string(), health));
+                    continue;
+                }
                 Action::Locate { branch, uri } => format!("locate {branch} {uri}"),
                 Action::Try { attempt, hop, .. } => {
-                    let ip = hop.remote.ip().unwrap().to_string();
+                    let ip = hop.remote.ip().map_or("a.peer".to_owned(), |ip| ip.to_string());
                     format!("try {attempt} at {}", ip.rsplit('.').next().unwrap())
                 }
                 Action::Cancel { attempt } => format!("cancel {attempt}"),
@@ -59,6 +64,7 @@ impl Case {
                             format!("finish {} +{}", response.status().unwrap(), challenges.len())
                         }
                         Verdict::Local { status, .. } => format!("finish local {status}"),
+                        Verdict::Unreachable => "finish unreachable".to_owned(),
                         Verdict::Silence => "finish silently".to_owned(),
                     };
                     self.verdict = Some(verdict);
@@ -208,7 +214,7 @@ fn a_silent_server_is_given_up_early_if_there_is_another() {
 #[test]
 fn no_server_left_is_a_failure_of_ours() {
     let mut case = Case::new(true, vec![vec![at(&[1])]]);
-    case.fails(0, Failure::Transport).expect(&["try 0 at 1", "finish local 500"]).over(true);
+    case.fails(0, Failure::Transport).expect(&["try 0 at 1", "finish unreachable"]).over(true);
     let mut case = Case::new(true, vec![vec![at(&[1])]]);
     case.fails(0, Failure::Timeout).expect(&["try 0 at 1", "finish local 408"]);
     let mut case = Case::new(false, vec![vec![at(&[1])]]);
@@ -283,4 +289,25 @@ fn contacts_by_name_are_located_first() {
     gone.fork.located(0, Ok(vec![hop(1)]), now);
     gone.drain();
     gone.expect(&[]);
+}
+
+#[test]
+fn what_a_server_does_is_remembered() {
+    let mut case = Case::new(true, vec![vec![at(&[1, 2, 3, 4])]]);
+    let busy = response(503, "Retry-After: 7 (soon)\r\n");
+    case.fork.responded(0, 503, busy, case.now);
+    case.fails(1, Failure::Transport).after(5).responds(3, 100).responds(3, 180).responds(3, 200);
+    let learned: Vec<_> = case.learned.iter().map(|(ip, health)| (ip.as_str(), *health)).collect();
+    let expected = [
+        ("192.0.2.1", Health::Busy(Some(Duration::from_secs(7)))),
+        ("192.0.2.2", Health::Unreachable),
+        ("192.0.2.3", Health::Silent),
+        ("192.0.2.4", Health::Works),
+    ];
+    assert_eq!(learned, expected);
+    // Of peers the overlay knows.
+    let peer = Hop::peer(crate::name::PeerId::from_public_key([1; 32]), []);
+    let mut case = Case::new(true, vec![vec![Target { uri: None, place: Place::Hops(vec![peer]) }]]);
+    case.responds(0, 200).expect(&["try 0 at peer", "pass 200"]);
+    assert!(case.learned.is_empty());
 }

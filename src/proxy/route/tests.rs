@@ -8,7 +8,13 @@ const GR: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 fn realm() -> Realm {
     Realm {
         overlay: OverlayId::parse("p2psip.org").unwrap(),
-        own: ["192.0.2.1:5060", "192.0.2.1:5061", "[2001:db8::1]:5060"].map(|own| own.parse().unwrap()).to_vec(),
+        own: [
+            (Protocol::Udp, "192.0.2.1:5060"),
+            (Protocol::Tls, "192.0.2.1:5061"),
+            (Protocol::Udp, "[2001:db8::1]:5060"),
+        ]
+        .map(|(protocol, own)| (protocol, own.parse().unwrap()))
+        .to_vec(),
     }
 }
 

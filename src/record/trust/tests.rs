@@ -207,6 +207,17 @@ fn a_record_lives_no_longer_than_the_policy_allows_and_a_tombstone_a_little_long
 }
 
 #[test]
+fn a_service_record_does_not_outlive_its_provider_for_long_whatever_the_policy_allows() {
+    let trust = open();
+    let lives = |draft: Draft, ms| trust.verify(&draft.expires(UnixMs(NOW.0 + ms)).seal(None), None, NOW);
+    let proxy = || Draft::service("sip:p2psip.org", 2);
+    assert!(lives(proxy(), 600_000).is_ok());
+    assert_eq!(lives(proxy(), 600_001).unwrap_err(), Refusal::LifetimeTooLong { s: 601, max_s: 600 });
+    assert!(lives(proxy().removed(), 720_000).is_ok());
+    assert!(lives(proxy().removed(), 720_001).is_err());
+}
+
+#[test]
 fn a_signed_payload_of_the_wrong_shape_is_malformed() {
     let key = testing::key(1);
     let credentials = Credentials::Key(key.public());

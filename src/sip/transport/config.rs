@@ -164,6 +164,18 @@ pub enum SendError {
 }
 
 impl SendError {
+    /// Where it was to go.
+    pub const fn hop(&self) -> &Hop {
+        match self {
+            Self::NoSocket { hop }
+            | Self::Unreachable { hop, .. }
+            | Self::Untrusted { hop, .. }
+            | Self::Stalled { hop }
+            | Self::TooLong { hop, .. }
+            | Self::Crowded { hop } => hop,
+        }
+    }
+
     /// What sort of failure this is.
     pub const fn kind(&self) -> Kind {
         match self {

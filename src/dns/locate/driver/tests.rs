@@ -92,12 +92,12 @@ async fn a_failed_target_gives_way_and_comes_back() {
     let locator = locator(&[server.address()]);
     let mut search = locator.search(&name("example.com")).unwrap();
     let first = search.next(soon()).await.unwrap();
-    locator.failed(&first, Failure::Timeout);
+    locator.failed(first.transport, first.address, Failure::Timeout);
     // This search goes on to the next; another one does not even begin with it.
     assert_eq!(search.next(soon()).await.unwrap().address.to_string(), "192.0.2.1:5060");
     let location = locator.locate(&name("example.com"), soon()).await.unwrap();
     assert_eq!((location.targets.len(), location.targets.last()), (ALL.len(), Some(&first)));
-    locator.worked(&first);
+    locator.worked(first.transport, first.address);
     let location = locator.locate(&name("example.com"), soon()).await.unwrap();
     assert_eq!(location.targets.first(), Some(&first));
 }

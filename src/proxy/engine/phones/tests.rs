@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -94,7 +94,7 @@ impl World {
 
     fn with(alone: bool) -> Self {
         let now = Instant::now();
-        let own: Vec<SocketAddr> = [PUBLIC, ADAPTER].iter().map(|own| own.parse().unwrap()).collect();
+        let own = [PUBLIC, ADAPTER].map(|own| (Protocol::Udp, own.parse().unwrap())).to_vec();
         let config = Config {
             realm: Realm { overlay: OverlayId::parse("p2psip.org").unwrap(), own },
             peer: peer(OWN_PEER),
@@ -154,6 +154,7 @@ impl World {
                 Output::Locate { question, what } => self.locate(question, what),
                 Output::Identify { question, .. } => self.engine.identified(question, &[], self.now),
                 Output::Register { .. } => panic!("this is no domain"),
+                Output::Learned { .. } => {}
             }
         }
     }
