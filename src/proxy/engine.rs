@@ -513,7 +513,7 @@ impl Engine {
 
     fn decide_from(&mut self, server: Option<ServerId>, message: Message, source: Source, now: Instant) {
         if self.adapter.as_ref().is_some_and(|adapter| adapter.is_for_phones(&source)) {
-            return self.from_phone(server, message, source, now);
+            return self.serve_phone(server, message, source, now);
         }
         let overlay = source.protocol == Protocol::Overlay && !self.is_at_its_end(&message);
         let origin = match overlay {

@@ -81,7 +81,7 @@ pub enum AdapterError {
         /// The phone.
         user: String,
         /// Its user.
-        aor: Aor,
+        aor: String,
         /// The phone's home.
         home: String,
     },
@@ -152,7 +152,7 @@ impl Publisher {
                 || home.certificate_for(&key.public(), &name, UnixMs::now())?.is_some();
             if !is_enrolled {
                 let home = home.folder().display().to_string();
-                return Err(AdapterError::NotEnrolled { user: phone.user.clone(), aor, home });
+                return Err(AdapterError::NotEnrolled { user: phone.user.clone(), aor: aor.to_string(), home });
             }
             lines.insert(instance, Line { aor, home, key });
         }

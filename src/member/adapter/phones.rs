@@ -89,16 +89,6 @@ pub enum PhonesError {
         /// What is wrong with it.
         why: String,
     },
-    /// A phone of another overlay.
-    #[error("{path}: the phone {user}: {why}")]
-    Name {
-        /// The file.
-        path: String,
-        /// The phone.
-        user: String,
-        /// What is wrong with its address of record.
-        why: NameError,
-    },
 }
 
 impl PhonesError {
@@ -106,7 +96,7 @@ impl PhonesError {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::File(error) => error.kind(),
-            Self::Format { .. } | Self::Phone { .. } | Self::Name { .. } => Kind::Usage,
+            Self::Format { .. } | Self::Phone { .. } => Kind::Usage,
         }
     }
 }
@@ -162,7 +152,7 @@ pub fn load(path: &Path, overlay: &OverlayId, home: &Home) -> Result<Phones, Pho
         if !users.insert(entry.user.clone()) {
             return Err(wrong("is there twice; give each phone a user name of its own"));
         }
-        let name = |why| PhonesError::Name { path: shown.clone(), user: entry.user.clone(), why };
+        let name = |why: NameError| wrong(&format!("cannot be that user's: {why}"));
         let aor = Aor::parse(&entry.aor).map_err(name)?;
         aor.check_overlay(overlay).map_err(name)?;
         let secret = match (&entry.password, &entry.ha1) {

@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// A request that came where phones are served.
-    pub(super) fn from_phone(&mut self, server: Option<ServerId>, message: Message, source: Source, now: Instant) {
+    pub(super) fn serve_phone(&mut self, server: Option<ServerId>, message: Message, source: Source, now: Instant) {
         let realm = &self.config.realm;
         let Some(adapter) = &mut self.adapter else { return };
         // Without randomness a nonce is as good as its time.
@@ -135,7 +135,7 @@ impl Engine {
             Some(Instance::Unknown) => false,
             None => from_overlay && plan.strip == 0 && adapter.serves(aor),
         };
-        if !is_ours && !(from_overlay && adapter.is_alone()) {
+        if !(is_ours || from_overlay && adapter.is_alone()) {
             return None;
         }
         let group = vec![Target { uri: None, place: Place::Hops(vec![Hop::peer(self.config.peer, [])]) }];
