@@ -24,6 +24,7 @@ use p2psip::{
         answer::ListeningOutcome,
         call::{CallOutcome, CallStatus},
         flow::{FlowView, HopView, MessageView, PartyView},
+        public::{PublicOutcome, PublicStatus, Step, StepOutcome},
     },
 };
 use serde::Serialize;
@@ -294,6 +295,43 @@ fn register() {
             elapsed_ms: 12.5,
         }],
     );
+}
+
+#[test]
+fn public_registration() {
+    let sample = PublicOutcome {
+        status: PublicStatus::Registered,
+        aor: "sip:alice@example.org".to_owned(),
+        contact: "sip:alice@p2psip.org".to_owned(),
+        registrar: "sip:example.org".to_owned(),
+        proxy: Some(peer(1)),
+        code: Some(200),
+        reason: Some("Forbidden".to_owned()),
+        realm: Some("example.org".to_owned()),
+        algorithm: Some("SHA-256"),
+        challenges: 1,
+        expires_in_ms: Some(3_600_000),
+        shortened: false,
+        bindings: vec!["sip:alice@p2psip.org".to_owned()],
+        redirected_to: Some("sip:node.example.org".to_owned()),
+        other_devices: 0,
+        again_in_ms: Some(2_000),
+        steps: vec![StepOutcome { step: Step::Register, result: "bound".to_owned(), took_ms: 3.5 }],
+        elapsed_ms: 12.5,
+    };
+    let nothing = PublicOutcome {
+        status: PublicStatus::Unreachable,
+        proxy: None,
+        code: None,
+        reason: None,
+        realm: None,
+        algorithm: None,
+        expires_in_ms: None,
+        redirected_to: None,
+        again_in_ms: None,
+        ..sample.clone()
+    };
+    assert_shape("register-public", &[sample, nothing]);
 }
 
 #[test]

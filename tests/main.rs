@@ -22,6 +22,7 @@ mod overlay;
 mod process;
 mod protocol;
 mod proxy;
+mod proxy_faults;
 mod public;
 mod publish;
 mod readme;

@@ -41,10 +41,10 @@ use super::{
 /// What lines on standard error look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(super) enum LogFormat {
-    /// For people.
+    // For people. No documentation of values: with it, -h and --help would differ.
     #[default]
     Text,
-    /// One object a line, for programs.
+    // One object a line, for programs.
     Json,
 }
 

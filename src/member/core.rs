@@ -106,7 +106,7 @@ pub(super) struct Core {
     /// What has been found of services.
     catalogue: Catalogue,
     /// What its proxy peer tells of itself, for as long as there is one.
-    proxy: Mutex<Weak<proxy::Shared>>,
+    proxy: Mutex<Weak<proxy::Hub>>,
     request_timeout: Duration,
     started: UnixMs,
 }
@@ -345,6 +345,8 @@ impl Core {
     fn lookup_config(&self, timeout: Duration) -> LookupConfig {
         let mut config = LookupConfig::for_overlay(self.descriptor.limits()).within(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
+        // Whoever has met others and knows nobody any more is cut off.
+        config.founder = !self.network().table().has_met_anybody();
         config
     }
 
@@ -383,7 +385,8 @@ impl Core {
     /// Stores a record at those responsible. If they hold a newer one of its instance, it is no longer kept here.
     pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
         let seeds = self.seeds(record.position());
-        let mut config = PlacementConfig::for_overlay(self.descriptor.limits(), true).within(timeout);
+        let mut config =
+            PlacementConfig::for_overlay(self.descriptor.limits(), self.network.is_for_all()).within(timeout);
         config.request_timeout = self.request_timeout.min(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
         let store_here = |envelope: &[u8]| self.accept(envelope, None);
@@ -546,8 +549,8 @@ impl Core {
     }
 
     /// Tells of a proxy peer in the status from now on, until it ends.
-    pub(super) fn set_proxy(&self, shared: &Arc<proxy::Shared>) {
-        *lock(&self.proxy) = Arc::downgrade(shared);
+    pub(super) fn set_proxy(&self, hub: &Arc<proxy::Hub>) {
+        *lock(&self.proxy) = Arc::downgrade(hub);
     }
 
     /// Waits until what is held is on disk.
@@ -584,7 +587,7 @@ impl Vicinity for Core {
 
     fn own(&self, position: &Position) -> Option<Vec<ByteBuf>> {
         let held = || self.envelopes(position).iter().map(|envelope| envelope.to_vec().into()).collect();
-        self.is_responsible(position).then(held)
+        (self.network.is_for_all() && self.is_responsible(position)).then(held)
     }
 }
 

@@ -103,7 +103,7 @@ impl Member {
         if let Err(error) = join::join(&network, &config).await {
             // Whoever tries again wants the same files, address and socket.
             member.stop().await;
-            return Err(error.into());
+            return Err(error);
         }
         member.tasks = vec![
             tokio::spawn(join::stay_joined(core.clone(), config.clone(), stopping.clone())),

@@ -357,9 +357,14 @@ impl Access {
     }
 
     /// A swarm with an identity of its own that only opens streams, and answers over these.
-    pub(super) async fn visitor(&self, descriptor: &Descriptor, key: &SecretKey) -> Result<Network, OpsError> {
+    pub(super) async fn visitor(
+        &self,
+        descriptor: &Descriptor,
+        key: &SecretKey,
+        quic: bool,
+    ) -> Result<Network, OpsError> {
         let mut config = NetworkConfig::client(descriptor.overlay().clone(), descriptor.hash(), self.timeout);
-        config.quic = true;
+        config.quic = quic;
         let (network, bound) = Network::bind(config, key).await?;
         bound.run(Arc::new(Deaf));
         Ok(network)

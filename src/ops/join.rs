@@ -205,8 +205,10 @@ impl Membership {
         let task = tokio::spawn(async move {
             let mut joined = Some(joined);
             let mut report = |outcome| {
-                // Whoever waited has given up, and with it the membership.
-                let _ = joined.take().map(|joined| joined.send(outcome));
+                if let Some(joined) = joined.take() {
+                    // Whoever waited may have given up, and with it the membership.
+                    let _ = joined.send(outcome);
+                }
             };
             let shutdown = async {
                 let _ = left.await;
@@ -253,8 +255,8 @@ fn proxy_config(
         (config.address, config.tls) = (Some(listen), tls);
     }
     if let Some(AdapterRequest { listen, phones }) = &request.adapter {
-        let (phones, algorithms) = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
-        config.adapter = Some(AdapterConfig::new(*listen, phones, algorithms));
+        let phones = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
+        config.adapter = Some(AdapterConfig::new(*listen, phones));
     }
     Ok(Some(config))
 }

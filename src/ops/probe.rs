@@ -252,10 +252,10 @@ fn request(overlay: &OverlayId, hop: &Hop, sent_by: &str, branch: &str) -> Resul
     let uri = format!("sip:{overlay}");
     let random = format!("{:016x}", getrandom::u64().unwrap_or_default());
     Request::new(Method::Options, &uri)
-        .header(Name::Via, &format!("SIP/2.0/{} {sent_by};branch={branch};rport", hop.protocol.token()))
+        .header(Name::Via, format!("SIP/2.0/{} {sent_by};branch={branch};rport", hop.protocol.token()))
         .header(Name::MaxForwards, "70")
-        .header(Name::From, &format!("<sip:anonymous@anonymous.invalid>;tag={random}"))
-        .header(Name::To, &format!("<{uri}>"))
+        .header(Name::From, format!("<sip:anonymous@anonymous.invalid>;tag={random}"))
+        .header(Name::To, format!("<{uri}>"))
         .header(Name::CallId, &random)
         .header(Name::CSeq, "1 OPTIONS")
         .header(Name::Accept, "application/sdp")

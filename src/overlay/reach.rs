@@ -81,9 +81,16 @@ struct Seen {
     own: Vec<IpAddr>,
     /// The address of a NAT, as one saw it last.
     nat: Option<IpAddr>,
+    /// Of those that came to us, and that we had never sent anything to, the one from farthest away.
+    stranger: Option<IpAddr>,
 }
 
 impl Seen {
+    /// Whether a stranger has come through the NAT; a neighbour on our side of it did not.
+    fn is_visited(&self) -> bool {
+        self.stranger.zip(self.nat).is_some_and(|(stranger, nat)| scope(stranger) <= scope(nat))
+    }
+
     /// An address of our own that leads here from wherever the NAT's is seen; a neighbour on our side of the NAT sees
     /// one that does not.
     fn open(&self) -> Option<IpAddr> {
@@ -104,8 +111,6 @@ pub struct Reachability {
     v4: Seen,
     v6: Seen,
     confirmed: Vec<String>,
-    /// Whether somebody has got through the NAT to whom we had never sent anything.
-    visited: bool,
     /// What came of the last test that failed, since the last one that did not.
     failed: Option<String>,
     relays: BTreeMap<PeerId, Relay>,
@@ -122,7 +127,6 @@ impl Reachability {
             v4: Seen::default(),
             v6: Seen::default(),
             confirmed: Vec::new(),
-            visited: false,
             failed: None,
             relays: BTreeMap::new(),
             relayed: false,
@@ -156,12 +160,12 @@ impl Reachability {
             }
         } else if let Some(before) = seen.nat.replace(observed).filter(|before| *before != observed) {
             // What led through the NAT that we were behind leads here no longer.
-            self.visited = false;
+            seen.stranger = None;
             self.confirmed.retain(|confirmed| ip(confirmed) != Some(before));
         }
     }
 
-    /// A peer has dialled an address of ours at our request, and got through.
+    /// A peer has dialled an address of ours and got through: at our request, or as a stranger.
     pub fn on_confirmed(&mut self, address: String) {
         self.failed = None;
         if !self.confirmed.contains(&address) && !self.own.contains(&address) {
@@ -180,9 +184,10 @@ impl Reachability {
 
     /// A peer has come without a relay, from an address to which we have never sent anything.
     pub fn on_stranger(&mut self, from: IpAddr) {
-        let seen = if from.is_ipv4() { &self.v4 } else { &self.v6 };
-        // A neighbour on our side of the NAT did not come through it.
-        self.visited |= seen.nat.is_some_and(|nat| scope(from) <= scope(nat));
+        let seen = if from.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        if seen.stranger.is_none_or(|before| scope(from) < scope(before)) {
+            seen.stranger = Some(from);
+        }
     }
 
     /// A peer serves as a relay and can be reached directly at these addresses, at the first of them by ourselves.
@@ -265,20 +270,31 @@ impl Reachability {
         self.v4.nat().or_else(|| self.v6.nat())
     }
 
+    fn is_visited(&self) -> bool {
+        self.v4.is_visited() || self.v6.is_visited()
+    }
+
     /// Whether a NAT is between us and everybody else.
     fn is_shut_in(&self) -> bool {
         self.nat().is_some() && self.v4.open().is_none() && self.v6.open().is_none()
     }
 
-    /// Whether everybody gets here without a relay, for all we know.
-    fn is_for_all(&self) -> bool {
-        !self.is_shut_in() || (self.visited && !self.confirmed.is_empty())
+    /// Whether everybody gets here without a relay, for all we know: then the member takes part in routing and storing.
+    pub fn is_for_all(&self) -> bool {
+        !self.is_shut_in() || (self.is_visited() && self.mapped().next().is_some())
+    }
+
+    /// The addresses that lead through the NAT that we are behind. Whatever else somebody says to have dialled would be
+    /// his to choose.
+    fn mapped(&self) -> impl Iterator<Item = &String> + '_ {
+        let nats = [self.v4.nat(), self.v6.nat()];
+        self.confirmed.iter().filter(move |confirmed| ip(confirmed).is_some_and(|ip| nats.contains(&Some(ip))))
     }
 
     /// The addresses that lead here without a relay, the best first.
     fn direct(&self) -> Vec<String> {
-        let hidden = self.is_shut_in() && self.confirmed.is_empty();
-        if hidden { Vec::new() } else { best(self.confirmed.iter().chain(&self.own).cloned()) }
+        let hidden = self.is_shut_in() && self.mapped().next().is_none();
+        if hidden { Vec::new() } else { best(self.mapped().chain(&self.own).cloned()) }
     }
 
     /// The addresses under which others reach us, best first.
@@ -298,13 +314,13 @@ impl Reachability {
     pub fn view(&self) -> ReachView {
         let relays: Vec<PeerId> = self.places().map(|info| info.peer).collect();
         let open = self.v4.open().or_else(|| self.v6.open());
-        let (reach, why) = match (self.nat(), self.confirmed.first(), open) {
+        let (reach, why) = match (self.nat(), self.mapped().next(), open) {
             (nat, _, Some(open)) => {
                 let but = nat.map(|nat| format!(", and others through a NAT at {nat}")).unwrap_or_default();
                 (Reach::Direct, format!("peers see it under its own address {open}{but}"))
             }
             (Some(nat), Some(address), None) => {
-                let stranger = if self.visited { ", and so did a stranger" } else { "" };
+                let stranger = if self.is_visited() { ", and so did a stranger" } else { "" };
                 (Reach::Mapped, format!("behind a NAT at {nat}; a peer that dialled {address} got through{stranger}"))
             }
             (Some(nat), None, None) => {
@@ -436,6 +452,27 @@ mod tests {
     }
 
     #[test]
+    fn who_is_reached_through_a_forwarded_port_hears_of_the_nat_from_a_stranger() {
+        let (mut reachability, now) = begin(&[OWN]);
+        reachability.on_stranger([203, 0, 113, 9].into());
+        reachability.on_observed(MAPPED);
+        reachability.on_confirmed(MAPPED.to_owned());
+        assert_eq!(actions(&mut reachability, now), [advertise(&[MAPPED, OWN], false)]);
+        assert_eq!((reachability.view().reach, reachability.is_for_all()), (Reach::Mapped, true));
+    }
+
+    #[test]
+    fn what_a_stranger_makes_up_is_not_told_by_who_is_open() {
+        let (mut reachability, now) = begin(&["/ip4/203.0.113.7/tcp/4001"]);
+        reachability.on_observed("/ip4/203.0.113.7/tcp/4001");
+        reachability.on_stranger([192, 0, 2, 66].into());
+        reachability.on_observed("/ip4/192.0.2.1/tcp/80");
+        reachability.on_confirmed("/ip4/192.0.2.1/tcp/80".to_owned());
+        assert_eq!(actions(&mut reachability, now), []);
+        assert_eq!(reachability.addresses(), ["/ip4/203.0.113.7/tcp/4001"]);
+    }
+
+    #[test]
     fn a_refuted_address_does_not_make_a_member_withdraw_that_has_one_of_its_own() {
         let (mut reachability, now) = begin(&["/ip4/203.0.113.7/tcp/4001", OWN]);
         // Some see its public interface, others it through the NAT behind its private one.
@@ -503,7 +540,7 @@ mod tests {
         let (mut reachability, now) = behind_nat();
         (0..=255).for_each(|seed| reachability.on_relay(info(seed)));
         assert_eq!(reachability.relays.len(), MAX_RELAYS);
-        (0..20).for_each(|port| reachability.on_confirmed(format!("/ip4/192.0.2.1/tcp/{port}")));
+        (0..20).for_each(|port| reachability.on_confirmed(format!("/ip4/198.51.100.101/tcp/{port}")));
         assert_eq!(reachability.confirmed.len(), MAX_CONFIRMED);
         assert!(actions(&mut reachability, now).len() < 5);
     }

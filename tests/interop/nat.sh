@@ -68,6 +68,16 @@ for host in "${kinds[@]}"; do
     within 5 status_says "$host" "^relays +12D3KooW" || fail "$host holds no place at a relay"
 done
 
+# knows HOST NUMBER: that many others route for the member there.
+knows() {
+    [[ $(on "$1" "$bin/p2p-shell" --json -c status | json 'o["peers"]') == "$2" ]]
+}
+for host in pub1 pub2 pub3; do
+    within 5 knows "$host" 2 || fail "$host does not leave those out that others cannot reach: $(
+        on "$host" "$bin/p2p-shell" -c peers
+    )"
+done
+
 for host in "${kinds[@]}"; do
     on "$host" "$bin/p2p-register" --short "sip:$host@testnet" >"$work/register-$host.log" 2>&1 ||
         fail "sip:$host@testnet cannot be registered"

@@ -15,7 +15,7 @@ use crate::{
         PeerInfo, Reach, ReachView, Verdict,
         gatekeeper::{
             DenialCode, Denied, Enter, EnterReply, Entered, Leave, LeaveReply, Prove, ProveReply, PublicationState,
-            PublicationStatus, RequestId, statement,
+            RequestId, statement,
         },
     },
     clock::UnixMs,
@@ -24,7 +24,7 @@ use crate::{
         publish::{Publication, Publisher, SipEndpoint, TRANSPORTS, Transport, host_of, shown, unreachable},
     },
     identity::{Certificate, SecretKey},
-    member::{Member, core::Core, proxy::Shared},
+    member::{Member, core::Core, proxy::Hub},
     name::{OverlayId, PeerId, ResourceName, Service, ServiceUri},
     overlay::redir::Wanted,
     record::Body,
@@ -117,7 +117,7 @@ pub(in crate::member) struct Applicant {
     /// Where it takes SIP.
     places: Vec<(Transport, SocketAddr)>,
     inbox: Arc<Inbox>,
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
     standing: Option<Standing>,
     /// Whoever may have entered it: the last gatekeeper that was given a proof.
     proven_to: Option<PeerInfo>,
@@ -133,7 +133,7 @@ impl Applicant {
         certificate: Option<Certificate>,
         reachable: &[(Protocol, SocketAddr)],
         inbox: Arc<Inbox>,
-        shared: Arc<Shared>,
+        hub: Arc<Hub>,
     ) -> Self {
         let overlay = member.core.descriptor().overlay().clone();
         let place = |(protocol, at): &(Protocol, SocketAddr)| match protocol {
@@ -142,7 +142,7 @@ impl Applicant {
             Protocol::Tls => Some((Transport::Tls, *at)),
             Protocol::Overlay => None,
         };
-        shared.update(|status| status.publication = Some(PublicationStatus::default()));
+        hub.set_publication(|_| {});
         Self {
             core: member.core.clone(),
             key: member.key.clone(),
@@ -150,7 +150,7 @@ impl Applicant {
             certificate,
             places: reachable.iter().filter_map(place).collect(),
             inbox,
-            shared,
+            hub,
             standing: None,
             proven_to: None,
             failures: 0,
@@ -230,8 +230,7 @@ impl Applicant {
             Ok(()) => (PublicationState::Shown, format!("the DNS shows {host}")),
             Err(why) => (PublicationState::Unseen, why),
         };
-        self.shared.update(|status| {
-            let publication = status.publication.get_or_insert_default();
+        self.hub.set_publication(|publication| {
             publication.renewals += u64::from(renewed);
             (publication.state, publication.why) = (state, why.clone());
             (publication.host, publication.until_ms) = (Some(host.clone()), Some(until));
@@ -410,8 +409,7 @@ impl Applicant {
         match left {
             Ok(()) => {
                 tracing::info!("{host} left the DNS");
-                self.shared.update(|status| {
-                    let publication = status.publication.get_or_insert_default();
+                self.hub.set_publication(|publication| {
                     (publication.state, publication.why) = (PublicationState::Left, "on leaving".to_owned());
                     publication.until_ms = None;
                 });
@@ -452,8 +450,7 @@ impl Applicant {
     }
 
     fn tell_failure(&mut self, failure: &Failure) {
-        self.shared.update(|status| {
-            let publication = status.publication.get_or_insert_default();
+        self.hub.set_publication(|publication| {
             (publication.state, publication.why) = (failure.state, failure.why.clone());
             publication.failures += 1;
             if self.standing.is_none() {

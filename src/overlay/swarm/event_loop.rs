@@ -82,12 +82,11 @@ impl Shared {
         self.seen.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 
-    fn reached(&self, addresses: Vec<String>, view: ReachView) {
+    fn reached(&self, now: Reached) {
         self.reached.send_if_modified(|reached| {
-            if reached.view.reach != view.reach {
-                tracing::info!(reach = ?view.reach, why = view.why, "how others reach this member");
+            if reached.view.reach != now.view.reach {
+                tracing::info!(reach = ?now.view.reach, why = now.view.why, "how others reach this member");
             }
-            let now = Reached { addresses, view };
             std::mem::replace(reached, now.clone()) != now
         });
     }
@@ -111,12 +110,21 @@ impl Shared {
                 self.publish(Event::PeerLeft { peer: other });
                 self.publish(Event::PeerJoined { peer });
             }
-            Heard::Known | Heard::InReserve | Heard::Myself => {}
+            Heard::Known | Heard::InReserve | Heard::Myself | Heard::Client => {}
         }
     }
 
     fn forget(&self, peer: &PeerId) {
-        if let Some(moved_up) = self.table.remove(peer) {
+        self.left(peer, self.table.remove(peer));
+    }
+
+    /// Leaves a peer out of the routing table that takes no part in routing.
+    fn leave_out(&self, peer: PeerId) {
+        self.left(&peer, self.table.client(peer));
+    }
+
+    fn left(&self, peer: &PeerId, removed: Option<Option<PeerId>>) {
+        if let Some(moved_up) = removed {
             self.publish(Event::PeerLeft { peer: *peer });
             if let Some(peer) = moved_up {
                 self.publish(Event::PeerJoined { peer });
@@ -174,7 +182,8 @@ impl EventLoop {
         }
         let listening: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
         let why = if traversing { "no peer has told yet how it sees this member" } else { "not looked into" };
-        shared.reached(addresses::best(listening.clone()), ReachView { why: why.to_owned(), ..ReachView::default() });
+        let view = ReachView { why: why.to_owned(), ..ReachView::default() };
+        shared.reached(Reached { addresses: addresses::best(listening.clone()), view, for_all: true });
         Ok(Self {
             swarm,
             protocols,
@@ -255,7 +264,7 @@ impl EventLoop {
                     ConnectedPoint::Dialer { address, .. } => self.on_dialled(peer_id, address),
                     ConnectedPoint::Listener { send_back_addr, local_addr } if num_established.get() == 1 => {
                         if !is_circuit(local_addr) {
-                            self.on_came(send_back_addr);
+                            self.on_came(peer_id, send_back_addr);
                         }
                     }
                     ConnectedPoint::Listener { .. } => {}
@@ -385,7 +394,7 @@ impl EventLoop {
         let addresses: Vec<String> = usable.map(without_peer).filter(|address| direct(address).is_some()).collect();
         if addresses.is_empty() || !info.protocols.contains(&self.protocols.client) {
             // It takes part as a client: nobody could go on from it.
-            self.shared.forget(&id);
+            self.shared.leave_out(id);
         } else {
             self.shared.met(PeerInfo { peer: id, addresses });
         }

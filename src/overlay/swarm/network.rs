@@ -196,6 +196,8 @@ pub struct Reached {
     pub addresses: Vec<String>,
     /// How, and why so.
     pub view: ReachView,
+    /// Whether everybody does so without a relay, for all we know: then this process can store for others.
+    pub for_all: bool,
 }
 
 pub(super) enum Command {
@@ -275,6 +277,11 @@ impl Network {
     /// How others reach this process.
     pub fn reach(&self) -> ReachView {
         self.shared.reached.borrow().view.clone()
+    }
+
+    /// Whether everybody reaches this process without a relay, for all we know: then it can store for others.
+    pub fn is_for_all(&self) -> bool {
+        self.shared.reached.borrow().for_all
     }
 
     /// Waits until it is known how others reach this process, and there is a way, at most for `timeout`; not at all if

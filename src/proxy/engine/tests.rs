@@ -7,6 +7,7 @@ use crate::{
     name::OverlayId,
     proxy::fork::Place,
     sip::{
+        edit::Edit,
         transport::{FlowId, via_host},
         uri::SipUri,
     },
@@ -173,7 +174,11 @@ impl World {
                     let users = self.members.get(&peer).cloned().unwrap_or_default();
                     self.engine.identified(question, &users, self.now);
                 }
-                Output::Publish { .. } | Output::Register { .. } => panic!("neither phones nor a domain here"),
+                Output::Register { server, message } => {
+                    let ok = respond::respond(&message, 200, "", Some("r")).finish();
+                    self.engine.respond(server, ok, self.now);
+                }
+                Output::Publish { .. } => panic!("there are no phones here"),
             }
         }
     }
@@ -646,6 +651,29 @@ proptest! {
             prop_assert!(world.engine.is_empty() && world.engine.open.is_empty());
         }
     }
+}
+
+#[test]
+fn a_domain_has_a_registrar_and_stays_in_the_path_of_its_dialogs() {
+    let mut world = World::with(|config| config.realm.overlay = OverlayId::parse("example.com").unwrap());
+    let config = world.engine.config.clone();
+    world.engine = Engine::of_domain(config, world.now);
+    world.users = BTreeMap::from([(
+        "bob".to_owned(),
+        Located::Groups(vec![vec![Target {
+            uri: Some("sip:bob@203.0.113.5".into()),
+            place: Place::Hops(vec![server("203.0.113.5:5060")]),
+        }]]),
+    )]);
+    let (bob, to) = ("sip:bob@example.com", "<sip:bob@example.com>");
+    world.receive(request(&outside(), "REGISTER sip:example.com", bob, to, "1", ""), &outside());
+    world.expect(&["200 REGISTER to 198.51.100.7:5060"]);
+    let (alice, recorded) = ("sip:alice@p2psip.org", "Record-Route: <sip:p2psip.org;lr>");
+    world.receive(request(&outside(), "INVITE sip:bob@example.com", alice, to, "2", recorded), &outside());
+    let sent = world.expect(&["100 INVITE to 198.51.100.7:5060", "INVITE to 203.0.113.5:5060"]);
+    assert_eq!(sent[1].1.request_uri(), Some("sip:bob@203.0.113.5"));
+    let recorded = ["<sip:example.com;lr>", "<sip:p2psip.org;lr>"];
+    assert_eq!(values(&sent[1].1, Name::RecordRoute), recorded, "although both sides are outside");
 }
 
 #[test]

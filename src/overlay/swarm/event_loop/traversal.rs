@@ -18,14 +18,13 @@ use libp2p::{
     },
 };
 
-use super::{EventLoop, from_libp2p, is_loopback, without_peer};
+use super::{EventLoop, direct_ip, from_libp2p, is_loopback, without_peer};
 use crate::{
     client::PeerInfo,
     name::PeerId,
     overlay::{
-        addresses::ip,
         reach::{Action, Reachability},
-        swarm::{behaviour::TraversalEvent, network::direct},
+        swarm::{Reached, behaviour::TraversalEvent, network::direct},
     },
     record::MAX_ADDRESSES,
 };
@@ -40,17 +39,28 @@ pub(super) struct Traversing {
     reachability: Reachability,
     /// The listeners for circuits, and the relay of each.
     circuits: HashMap<ListenerId, Libp2pPeer>,
+    /// What others are told, circuits apart.
+    advertised: Vec<Multiaddr>,
     /// Where peers were dialled: there they can be reached.
     dialled: HashMap<Libp2pPeer, Multiaddr>,
     /// The hosts that something was sent to: a NAT may let them in that lets in nobody else.
     sent_to: HashSet<IpAddr>,
+    /// The connected peers that came though nothing had been sent to them.
+    strangers: HashSet<Libp2pPeer>,
 }
 
 impl Traversing {
     /// For a process that listens at these addresses.
     pub(super) fn new(peer: PeerId, listening: Vec<String>) -> Self {
         let reachability = Reachability::new(peer, listening);
-        Self { reachability, circuits: HashMap::new(), dialled: HashMap::new(), sent_to: HashSet::new() }
+        Self {
+            reachability,
+            circuits: HashMap::new(),
+            advertised: Vec::new(),
+            dialled: HashMap::new(),
+            sent_to: HashSet::new(),
+            strangers: HashSet::new(),
+        }
     }
 
     /// When to look again, if nothing happens before.
@@ -90,20 +100,20 @@ impl EventLoop {
                 }
             }
         }
+        self.advertise_no_more();
         let reachability = &self.traversing.reachability;
-        self.shared.reached(reachability.addresses(), reachability.view());
+        self.shared.reached(Reached {
+            addresses: reachability.addresses(),
+            view: reachability.view(),
+            for_all: reachability.is_for_all(),
+        });
     }
 
     fn advertise(&mut self, addresses: &[String], relay: bool) {
-        let wanted: Vec<Multiaddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        self.traversing.advertised = addresses.iter().filter_map(|address| address.parse().ok()).collect();
         let known: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
-        for address in known.iter().filter(|address| !is_circuit(address) && !wanted.contains(address)) {
-            self.swarm.remove_external_address(address);
-        }
-        for address in &wanted {
-            if !known.contains(address) {
-                self.swarm.add_external_address(address.clone());
-            }
+        for address in self.traversing.advertised.iter().filter(|address| !known.contains(address)) {
+            self.swarm.add_external_address(address.clone());
         }
         let own = |address: &&Multiaddr| !is_circuit(address) && !is_loopback(address);
         let own: Vec<Multiaddr> = self.swarm.listeners().filter(own).cloned().collect();
@@ -116,6 +126,14 @@ impl EventLoop {
                 let candidate = NewExternalAddrCandidate { addr };
                 nat.punching.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
             }
+        }
+    }
+
+    /// Takes back what is not to be told: what AutoNAT confirms, libp2p would tell by itself.
+    fn advertise_no_more(&mut self) {
+        let told: Vec<Multiaddr> = self.swarm.external_addresses().filter(|told| !is_circuit(told)).cloned().collect();
+        for address in told.iter().filter(|told| !self.traversing.advertised.contains(told)) {
+            self.swarm.remove_external_address(address);
         }
     }
 
@@ -143,17 +161,17 @@ impl EventLoop {
 
     /// Something was sent there, if only in vain.
     pub(super) fn on_sent_to(&mut self, address: &Multiaddr) {
-        if let Some(host) = ip(&address.to_string()).filter(|_| self.traversing.sent_to.len() < MAX_DIALLED) {
+        if let Some(host) = direct_ip(address).filter(|_| self.traversing.sent_to.len() < MAX_DIALLED) {
             self.traversing.sent_to.insert(host);
         }
     }
 
     /// A peer that was not connected has come from `address`.
-    pub(super) fn on_came(&mut self, address: &Multiaddr) {
-        let host = ip(&address.to_string()).filter(|_| !is_circuit(address));
+    pub(super) fn on_came(&mut self, peer: Libp2pPeer, address: &Multiaddr) {
         // Beyond the limit nobody is known to be a stranger.
         let remembers_all = self.traversing.sent_to.len() < MAX_DIALLED;
-        if let Some(host) = host.filter(|host| remembers_all && !self.traversing.sent_to.contains(host)) {
+        if let Some(host) = direct_ip(address).filter(|host| remembers_all && !self.traversing.sent_to.contains(host)) {
+            self.traversing.strangers.insert(peer);
             self.traversing.reachability.on_stranger(host);
             self.traverse();
         }
@@ -162,13 +180,22 @@ impl EventLoop {
     /// The last connection to a peer is closed.
     pub(super) fn on_disconnected(&mut self, peer: &Libp2pPeer) {
         self.traversing.dialled.remove(peer);
+        self.traversing.strangers.remove(peer);
+        if let Some(peer) = from_libp2p(peer) {
+            self.shared.table.gone(&peer);
+        }
     }
 
     /// What a peer tells of itself, and of us.
     pub(super) fn on_seen(&mut self, peer: Libp2pPeer, info: &identify::Info) {
         let Some(id) = from_libp2p(&peer) else { return };
         if !is_circuit(&info.observed_addr) {
-            self.traversing.reachability.on_observed(&without_peer(&info.observed_addr));
+            let observed = without_peer(&info.observed_addr);
+            self.traversing.reachability.on_observed(&observed);
+            // To whom it has dialled, a peer tells the address that it has dialled.
+            if self.traversing.strangers.contains(&peer) && direct(&observed).is_some() {
+                self.traversing.reachability.on_confirmed(observed);
+            }
         }
         // One that we have reached ourselves, others reach too; at all its addresses, we suppose.
         let dialled = self.traversing.dialled.get(&peer).map(without_peer);
