@@ -99,8 +99,7 @@ async fn proxy_at(world: &TestWorld, member: &Member, listen: SocketAddr, addres
         match Proxy::start(member, config).await {
             Ok(proxy) => return proxy,
             // On a machine that is busy, members may not agree at once who is to list the offer.
-            Err(ProxyError::Offer(error)) if began.elapsed() < PATIENCE => {
-                eprintln!("offered again: {error}");
+            Err(ProxyError::Offer(_)) if began.elapsed() < PATIENCE => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Err(error) => panic!("{error}"),
