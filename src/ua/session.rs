@@ -145,7 +145,7 @@ impl Session {
     pub fn bye(&mut self, user_agent: &str) -> Request {
         let bye = self.dialog.request(Method::Bye).header(Name::UserAgent, user_agent);
         match &self.identity {
-            Some(identity) => bye.header(Name::PPreferredIdentity, &format!("<{identity}>")),
+            Some(identity) => bye.header(Name::PPreferredIdentity, format!("<{identity}>")),
             None => bye,
         }
     }
