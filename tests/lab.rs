@@ -139,7 +139,7 @@ fn bob_answers_on_both_sides_in_a_world_that_stays() {
     let mut up = Staying::start(lab::run, "up --peers 8 --json");
     let said = up.json();
     let variable = |name: &str| said["environment"][format!("P2PSIP_{name}")].as_str().unwrap().to_owned();
-    assert_shape("lab-up", &[said.clone()]);
+    assert_shape("lab-up", std::slice::from_ref(&said));
     let common = format!("--json --media 0.1 --ladder --dns {}", variable("DNS"));
     let alice =
         format!("{common} --home {} --socket {} --from {}", variable("HOME"), variable("SOCKET"), variable("AOR"));

@@ -58,7 +58,7 @@ impl Token {
         match number {
             u64::MAX => Self::STATELESS,
             number => {
-                let id = Id { slot: (number >> 32) as u32 & (1 << 24) - 1, generation: number as u32 };
+                let id = Id { slot: (number >> 32) as u32 & ((1 << 24) - 1), generation: number as u32 };
                 Self { shard: (number >> 56) as u8, id: Some(id) }
             }
         }
