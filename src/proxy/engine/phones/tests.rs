@@ -154,7 +154,7 @@ impl World {
                 Output::Locate { question, what } => self.locate(question, what),
                 Output::Identify { question, .. } => self.engine.identified(question, &[], self.now),
                 Output::Register { .. } => panic!("this is no domain"),
-                Output::Learned { .. } => {}
+                Output::Learned { .. } | Output::Probed(_) => {}
             }
         }
     }
