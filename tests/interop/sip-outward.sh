@@ -16,7 +16,7 @@ capture outward
 # invites CALLEE OPTIONS...: Alice calls; the outcome is in $output.
 invites() {
     expect 0 "$bin/p2p-invite" "$1" --from sip:alice@p2psip.org --home "$work/alice" --peer "$entry" --json --ladder \
-        --media 0.3 --reinvite 0.1 "${@:2}"
+        --media 0.8 --reinvite 0.4 "${@:2}"
     [[ $output == *'"reinvited":200'* && $output != *'"fault":"'* ]] || fail "a call with a fault: $output"
 }
 
