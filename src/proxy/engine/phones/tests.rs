@@ -153,7 +153,7 @@ impl World {
                 }
                 Output::Locate { question, what } => self.locate(question, what),
                 Output::Identify { question, .. } => self.engine.identified(question, &[], self.now),
-                Output::Register { .. } => panic!("this is no domain"),
+                Output::Register { .. } | Output::Probed(_) => panic!("this is no domain, and nobody probes it"),
                 Output::Learned { .. } => {}
             }
         }
