@@ -153,8 +153,8 @@ impl World {
                 }
                 Output::Locate { question, what } => self.locate(question, what),
                 Output::Identify { question, .. } => self.engine.identified(question, &[], self.now),
-                Output::Register { .. } => panic!("this is no domain"),
-                Output::Learned { .. } | Output::Probed(_) => {}
+                Output::Register { .. } | Output::Probed(_) => panic!("this is no domain, and nobody probes it"),
+                Output::Learned { .. } => {}
             }
         }
     }
