@@ -56,7 +56,7 @@ fn steps(text: &str) -> Vec<Step> {
                 None => (command, 0),
             };
             steps.push(Step { command: command.trim().to_owned(), code, output: Vec::new() });
-        } else {
+        } else if !line.is_empty() {
             steps.last_mut().expect("a block begins with a command").output.push(line.to_owned());
         }
     }
