@@ -12,8 +12,8 @@ complete -c p2p-join -l phones -d 'The phones that may register; --print-phones 
 complete -c p2p-join -l metrics -d 'Serve metrics for Prometheus on http://ADDR/metrics' -r
 complete -c p2p-join -l circuit-seconds -d 'As a relay for members behind NATs, end a circuit after so many seconds [default: 7200]' -r
 complete -c p2p-join -l circuit-octets -d 'As a relay, end a circuit that has carried so many octets [default: 33554432]' -r
-complete -c p2p-join -l log-format -d 'Log on standard error as text, or as JSON, one object a line' -r -f -a "text\t'For people'
-json\t'One object a line, for programs'"
+complete -c p2p-join -l log-format -d 'Log on standard error as text, or as JSON, one object a line' -r -f -a "text\t''
+json\t''"
 complete -c p2p-join -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-join -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
 complete -c p2p-join -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r
@@ -38,5 +38,5 @@ complete -c p2p-join -l json -d 'Print JSON, one object a line'
 complete -c p2p-join -l short -d 'Print bare values, one a line'
 complete -c p2p-join -s q -l quiet -d 'Print results and errors only'
 complete -c p2p-join -s v -l verbose -d 'Say what is going on; -vv and -vvv say more'
-complete -c p2p-join -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c p2p-join -s h -l help -d 'Print help'
 complete -c p2p-join -s V -l version -d 'Print version'

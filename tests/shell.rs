@@ -12,7 +12,7 @@ use p2psip::{
     name::ResourceName,
 };
 
-use crate::world::{Ran, Staying, TestWorld, User, bare_env, lookup, register};
+use crate::world::{Ran, Staying, TestWorld, User, bare_env, eventually, lookup, register};
 
 /// Runs the shell with words that may contain spaces, and a script on standard input.
 fn shell_in(env: &Env, words: &[&str], script: &str) -> Ran {
@@ -282,5 +282,5 @@ fn the_status_of_a_proxy_peer_tells_of_that_role() {
     let json = shell(&words.split_whitespace().collect::<Vec<_>>(), "").exits(0).json();
     assert_eq!((&json["proxy"]["endpoints"][0], &json["proxy"]["unlisted"]), (&udp.into(), &false.into()), "{json}");
     world.run(proxy.stop());
-    assert!(!command(&alice, "status").out.contains("proxy peer"));
+    eventually("its threads have ended too", || !command(&alice, "status").out.contains("proxy peer"));
 }
