@@ -297,6 +297,20 @@ fn a_reader_believes_only_the_keys_it_has_pinned() {
 }
 
 #[test]
+fn who_knows_nobody_says_not_found_only_if_there_never_was_anybody() {
+    let now = Instant::now();
+    for (founder, verdict) in [(true, Verdict::NotFound), (false, Verdict::NobodyToAsk)] {
+        let trust = trust();
+        let config = LookupConfig { founder, ..LookupConfig::for_overlay(trust.descriptor().limits()) };
+        let name = ResourceName::parse(ALICE).unwrap();
+        let mut machine = LookupMachine::new(name, Vec::new(), Some(peers(1)[0].peer), config, trust, now);
+        machine.on_local(&holding(&[]), now, NOW);
+        drain(&mut machine, now);
+        assert_eq!(machine.outcome(now, NOW).reply.verdict, verdict);
+    }
+}
+
+#[test]
 fn what_this_member_holds_counts_as_one_storers_answer() {
     let (now, all) = (Instant::now(), peers(4));
     let local = all[1].peer;
