@@ -14,7 +14,6 @@ mod reap;
 
 use std::{
     fmt,
-    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Weak},
     time::Duration,
@@ -82,18 +81,6 @@ pub enum GatekeeperError {
         /// The overlay.
         overlay: OverlayId,
     },
-    /// The server has another zone than the file says.
-    #[error("{server} has {overlay} in the zone {found}, and the gatekeeper's file says {wanted}")]
-    OtherZone {
-        /// The server.
-        server: SocketAddr,
-        /// The overlay.
-        overlay: OverlayId,
-        /// The zone there.
-        found: String,
-        /// The zone in the file.
-        wanted: String,
-    },
     /// The key, or the zone.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -112,7 +99,7 @@ impl GatekeeperError {
     /// What sort of failure this is.
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Local { .. } | Self::NobodyEnrolled { .. } | Self::OtherZone { .. } => Kind::Usage,
+            Self::Local { .. } | Self::NobodyEnrolled { .. } => Kind::Usage,
             Self::Config(error) => error.kind(),
             Self::Publish(error) => error.kind(),
             Self::Transport(error) => error.kind(),
@@ -152,8 +139,8 @@ impl Gatekeeper {
             None => ZoneAt::find(&resolver, &overlay, timeout).await?,
         };
         if let Some(wanted) = file.zone.clone().filter(|wanted| *wanted != zone.zone) {
-            let ZoneAt { overlay, zone: found, server } = zone;
-            return Err(GatekeeperError::OtherZone { server, overlay, found, wanted });
+            let why = format!("it has that name in the zone {}, and the gatekeeper's file says {wanted}", zone.zone);
+            return Err(PublishError::NoZone { name: overlay.to_string(), server: zone.server, why }.into());
         }
         let (prober, events) = Prober::bind(&overlay, file.roots.clone())?;
         let desk = Desk::new(member, (file, path), Publisher::new(zone.clone(), key, UPDATE), prober);
