@@ -23,7 +23,7 @@ _p2p__discover() {
 
     case "${cmd}" in
         p2p__discover)
-            opts="-n -4 -6 -q -v -h -V --number --via --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help --version proxy relay turn teredo all"
+            opts="-n -4 -6 -q -v -h -V --number --via --no-probe --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help --version proxy relay turn teredo all"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -14,6 +14,7 @@ complete -c p2p-discover -l config -d 'Configuration file, instead of ./p2psip.t
 complete -c p2p-discover -l color -d 'Colour: auto, always or never; NO_COLOR means never' -r -f -a "auto\t'If a terminal reads it, and neither NO_COLOR nor TERM=dumb is set'
 always\t'Even into a file'
 never\t'Not at all'"
+complete -c p2p-discover -l no-probe -d 'Do not ask the endpoints whether they answer'
 complete -c p2p-discover -s 4 -d 'Use IPv4 only'
 complete -c p2p-discover -s 6 -d 'Use IPv6 only'
 complete -c p2p-discover -l json -d 'Print JSON, one object a line'

@@ -36,7 +36,7 @@ complete -c p2p-lab -n "__fish_p2p_lab_needs_command" -s q -l quiet -d 'Print re
 complete -c p2p-lab -n "__fish_p2p_lab_needs_command" -s v -l verbose -d 'Say what is going on; -vv and -vvv say more'
 complete -c p2p-lab -n "__fish_p2p_lab_needs_command" -s h -l help -d 'Print help'
 complete -c p2p-lab -n "__fish_p2p_lab_needs_command" -s V -l version -d 'Print version'
-complete -c p2p-lab -n "__fish_p2p_lab_needs_command" -f -a "run" -d 'Register users, look everything up, show it, and end (the default)'
+complete -c p2p-lab -n "__fish_p2p_lab_needs_command" -f -a "run" -d 'Play the figures, register users, look everything up, show it, and end (the default)'
 complete -c p2p-lab -n "__fish_p2p_lab_needs_command" -f -a "up" -d 'Print `export NAME=value` lines and stay until SIGTERM'
 complete -c p2p-lab -n "__fish_p2p_lab_using_subcommand run" -l peers -d 'Members of the overlay' -r
 complete -c p2p-lab -n "__fish_p2p_lab_using_subcommand run" -l folder -d 'Keep the homes in this folder instead of a temporary one' -r -F

@@ -260,7 +260,7 @@ _p2p__publish() {
             return 0
             ;;
         p2p__subcmd__publish__subcmd__list)
-            opts="-4 -6 -q -v -h --check --dns-only --server --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help"
+            opts="-4 -6 -q -v -h --check --dns-only --pending --server --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

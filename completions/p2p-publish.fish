@@ -115,6 +115,7 @@ always\t'Even into a file'
 never\t'Not at all'"
 complete -c p2p-publish -n "__fish_p2p_publish_using_subcommand list" -l check -d 'Exit 1 if they differ'
 complete -c p2p-publish -n "__fish_p2p_publish_using_subcommand list" -l dns-only -d 'Do not ask the overlay'
+complete -c p2p-publish -n "__fish_p2p_publish_using_subcommand list" -l pending -d 'Show instead who waits at the gatekeeper on this machine, and why'
 complete -c p2p-publish -n "__fish_p2p_publish_using_subcommand list" -s 4 -d 'Use IPv4 only'
 complete -c p2p-publish -n "__fish_p2p_publish_using_subcommand list" -s 6 -d 'Use IPv6 only'
 complete -c p2p-publish -n "__fish_p2p_publish_using_subcommand list" -l json -d 'Print JSON, one object a line'

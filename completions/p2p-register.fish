@@ -1,5 +1,9 @@
 complete -c p2p-register -l contact -d 'Where the user can be reached; repeat for several. Without it: the member on this machine' -r
 complete -c p2p-register -l expires -d 'Seconds for which it holds; the overlay sets the default and the maximum' -r
+complete -c p2p-register -l public -d 'Register the user\'s overlay URL there, through a proxy peer, as what this address is bound to' -r
+complete -c p2p-register -l auth-user -d 'User name for the registrar [default: that of the address]' -r
+complete -c p2p-register -l password-file -d 'File whose first line is the password' -r -F
+complete -c p2p-register -l password-fd -d 'File descriptor whose first line is the password' -r
 complete -c p2p-register -l overlay -d 'Overlay identifier, such as p2psip.org [env: P2PSIP_OVERLAY]' -r
 complete -c p2p-register -l descriptor -d 'Descriptor of the overlay, if not the home\'s' -r -F
 complete -c p2p-register -l peer -d 'Ask this member; repeat for several [env: P2PSIP_PEER]' -r

@@ -94,6 +94,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod dns;
+pub mod gatekeeper;
 pub mod identity;
 pub mod kind;
 pub mod lab;

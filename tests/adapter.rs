@@ -10,6 +10,7 @@ use p2psip::{
         Resolver,
         locate::{Locator, Options},
     },
+    member::adapter::Phones,
     member::{AdapterConfig, AdapterError, Member, Phone as Entry, Proxy, ProxyConfig, ProxyError},
     name::{ResourceName, Service, ServiceUri},
     proxy::throttle::Rate,
@@ -28,6 +29,8 @@ use crate::{
     world::{PATIENCE, TestWorld, User},
 };
 
+/// How long a message may take: a proxy peer that has died is given up after seconds on a loaded machine.
+const SLOW: Duration = PATIENCE.saturating_mul(3);
 /// The members that are proxy peers in the tests that have some.
 const PROXIES: [usize; 2] = [7, 8];
 
@@ -37,7 +40,7 @@ struct Phone {
     events: mpsc::Receiver<Event>,
     /// The address of record.
     aor: String,
-    login: Keyring,
+    login: Login,
     protocol: Protocol,
     address: SocketAddr,
     /// Where its requests go.
@@ -62,7 +65,7 @@ impl Phone {
         let bound = Transports::bind(Config { listen: vec![(protocol, local)], ..Config::default() }).unwrap();
         bound.transports.serve_udp(&bound.udp).unwrap();
         let (_, address) = bound.transports.listening()[0];
-        let login = Keyring::new(Login { name: user.to_owned(), password: "secret".to_owned() });
+        let login = Login { name: user.to_owned(), password: "secret".to_owned() };
         let (transports, events) = (bound.transports, bound.events);
         Self { transports, events, aor: aor.to_owned(), login, protocol, address, proxy, number: 0 }
     }
@@ -130,8 +133,9 @@ impl Phone {
             );
             self.send(&hop, ack);
         }
-        self.login.challenged(asker, response.values(name), "c0ffee").unwrap();
-        let credentials = self.login.credentials(&Protected { method, uri, body: b"" }).remove(0).1;
+        let mut login = Keyring::new(self.login.clone());
+        login.challenged(asker, response.values(name), "c0ffee").unwrap();
+        let credentials = login.credentials(&Protected { method, uri, body: b"" }).remove(0).1;
         self.request(start, to, call_id, &format!("{answer}: {credentials}\n{more}"));
         self.response().await
     }
@@ -150,7 +154,7 @@ impl Phone {
 
     async fn next(&mut self) -> (Message, Source) {
         loop {
-            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("nothing comes");
+            let event = tokio::time::timeout(SLOW, self.events.recv()).await.expect("nothing comes");
             if let Some(Event::Message { message, source }) = event {
                 return (message, source);
             }
@@ -233,7 +237,9 @@ fn locator(world: &TestWorld) -> Locator {
 
 fn config(world: &TestWorld, phones: Vec<Entry>) -> ProxyConfig {
     let mut config = ProxyConfig::without_proxy(locator(world));
-    let mut adapter = AdapterConfig::new(([127, 0, 0, 1], 0).into(), phones, vec![Algorithm::Sha256, Algorithm::Md5]);
+    let rate = Rate { per_second: 200.0, burst: 1_000.0 };
+    let phones = Phones { phones, algorithms: vec![Algorithm::Sha256, Algorithm::Md5], rate };
+    let mut adapter = AdapterConfig::new(([127, 0, 0, 1], 0).into(), phones);
     adapter.expires = Duration::from_secs(1)..=Duration::from_secs(600);
     config.adapter = Some(adapter);
     config.drain = PATIENCE;
@@ -401,7 +407,7 @@ fn calls_cross_the_boundary_and_outlive_a_proxy_peer() {
 
 #[test]
 fn a_record_comes_and_goes_with_its_phone() {
-    let world = TestWorld::of(6);
+    let world = TestWorld::of(10);
     let alice = world.user("alice");
     world.run(async {
         let members = world.world.members();
@@ -432,7 +438,7 @@ fn a_record_comes_and_goes_with_its_phone() {
 
 #[test]
 fn a_phone_on_a_connection_is_called_on_it() {
-    let world = TestWorld::of(6);
+    let world = TestWorld::of(10);
     let (alice, bob) = (world.user("alice"), world.user("bob"));
     world.run(async {
         let members = world.world.members();
@@ -502,7 +508,7 @@ fn a_proxy_peer_may_have_phones_at_another_port() {
 
 #[test]
 fn strangers_floods_and_garbage_change_nothing() {
-    let world = TestWorld::of(6);
+    let world = TestWorld::of(10);
     let (alice, bob) = (world.user("alice"), world.user("bob"));
     world.run(async {
         let members = world.world.members();
@@ -512,7 +518,7 @@ fn strangers_floods_and_garbage_change_nothing() {
         }
         let here = Proxy::start(&members[0], config).await.unwrap();
         let mut mallory = phone_of(&here, &alice, "alice");
-        mallory.login = Keyring::new(Login { name: "alice".to_owned(), password: "wrong".to_owned() });
+        mallory.login.password = "wrong".to_owned();
         assert_eq!(mallory.register(300).await, 401);
         let mut other = phone_of(&here, &alice, "bob");
         assert_eq!(other.register(300).await, 403, "bob's credentials for alice's address of record");
@@ -539,7 +545,6 @@ fn strangers_floods_and_garbage_change_nothing() {
         while throttled == 0 {
             throttled += usize::from(mallory.response().await.status() == Some(503));
         }
-        assert!(here.status().throttled > 0);
         let until = tokio::time::Instant::now() + PATIENCE;
         let mut phone = phone_of(&here, &alice, "alice");
         while phone.register(300).await != 200 {
@@ -552,7 +557,7 @@ fn strangers_floods_and_garbage_change_nothing() {
 
 #[test]
 fn an_adapter_needs_certificates_and_a_home_for_each_phone() {
-    let world = TestWorld::of(3);
+    let world = TestWorld::of(10);
     let (alice, bob) = (world.user("alice"), world.user("bob"));
     world.run(async {
         let member = &world.world.members()[0];

@@ -3,7 +3,10 @@
 //! A shape file under `tests/data/schema/` is the JSON with types in place of values; `a | null` is a type, too.
 
 use p2psip::{
-    client::{Event, HeldRecord, ProxyStatus, Reach, ReachView, StatusReply},
+    client::{
+        Event, HeldRecord, ProxyStatus, Reach, ReachView, StatusReply,
+        gatekeeper::{Decision, GateVerdict},
+    },
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, ResourceName, Service},
     ops::outcome::{
@@ -14,13 +17,14 @@ use p2psip::{
         StepView, TableOutcome, TargetView, TraceView, Via,
     },
     ops::publish::{
-        ActionView, ChangeOutcome, ListOutcome, SyncOutcome,
+        ActionView, ChangeOutcome, ListOutcome, PendingOutcome, SyncOutcome,
         drift::{Drift, LeaseState, ProxyView, RuleView},
     },
     ops::{
         answer::ListeningOutcome,
         call::{CallOutcome, CallStatus},
         flow::{FlowView, HopView, MessageView, PartyView},
+        public::{PublicOutcome, PublicStatus, Step, StepOutcome},
     },
 };
 use serde::Serialize;
@@ -294,6 +298,43 @@ fn register() {
 }
 
 #[test]
+fn public_registration() {
+    let sample = PublicOutcome {
+        status: PublicStatus::Registered,
+        aor: "sip:alice@example.org".to_owned(),
+        contact: "sip:alice@p2psip.org".to_owned(),
+        registrar: "sip:example.org".to_owned(),
+        proxy: Some(peer(1)),
+        code: Some(200),
+        reason: Some("Forbidden".to_owned()),
+        realm: Some("example.org".to_owned()),
+        algorithm: Some("SHA-256"),
+        challenges: 1,
+        expires_in_ms: Some(3_600_000),
+        shortened: false,
+        bindings: vec!["sip:alice@p2psip.org".to_owned()],
+        redirected_to: Some("sip:node.example.org".to_owned()),
+        other_devices: 0,
+        again_in_ms: Some(2_000),
+        steps: vec![StepOutcome { step: Step::Register, result: "bound".to_owned(), took_ms: 3.5 }],
+        elapsed_ms: 12.5,
+    };
+    let nothing = PublicOutcome {
+        status: PublicStatus::Unreachable,
+        proxy: None,
+        code: None,
+        reason: None,
+        realm: None,
+        algorithm: None,
+        expires_in_ms: None,
+        redirected_to: None,
+        again_in_ms: None,
+        ..sample.clone()
+    };
+    assert_shape("register-public", &[sample, nothing]);
+}
+
+#[test]
 fn join() {
     assert_shape(
         "join",
@@ -306,6 +347,7 @@ fn join() {
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned()],
             socket: "/run/member.sock".to_owned(),
             proxy: vec!["udp 192.0.2.7:5060".to_owned()],
+            gatekeeper: Some("p2psip.org on 192.0.2.53:53".to_owned()),
             adapter: vec!["udp 192.0.2.7:5070".to_owned()],
             metrics: Some("http://127.0.0.1:9464/metrics".to_owned()),
             peers: 1,
@@ -441,6 +483,8 @@ fn what_a_shell_tells_of_a_member() {
     );
     let event = |event| EventOutcome { status: "event", at_ms: UnixMs(1_767_225_600_000), event };
     assert_shape("shell-event-peer", &[event(Event::PeerJoined { peer: peer(1) })]);
+    let (verdict, host, why) = (GateVerdict::Entered, "p0123.p2psip.org".to_owned(), "udp:5060 proven".to_owned());
+    assert_shape("shell-event-gatekeeper", &[event(Event::Gatekeeper { verdict, peer: Some(peer(2)), host, why })]);
     assert_shape("shell-event-stored", &[event(Event::Stored { name, instance, sequence: 1, tombstone: false })]);
 }
 
@@ -489,6 +533,16 @@ fn publication() {
         unreachable: false,
         elapsed_ms: 4.5,
     };
+    let decision = Decision {
+        at_ms: UnixMs(1_767_225_600_000),
+        verdict: GateVerdict::Refused,
+        peer: Some(peer(2)),
+        host: "p0123.p2psip.org".to_owned(),
+        addresses: vec!["192.0.2.8".parse().unwrap()],
+        why: "it is behind a NAT".to_owned(),
+    };
+    let (pending, decisions) = (vec![decision.clone()], vec![decision]);
+    assert_shape("publish-pending", &[PendingOutcome { status: "pending", pending, decisions }]);
     assert_shape("publish-list", &[list(None), list(Some("--dns-only"))]);
     let action = |error: Option<&str>, script: Option<&str>| ActionView {
         action: "add",

@@ -107,7 +107,7 @@ fn what_people_see_of_a_figure_is_its_ladder_with_the_numbers_of_the_draft() {
         let line = six.lines().find(|line| line.trim_start().starts_with(&format!("{number} ")));
         assert!(line.is_some_and(|line| line.contains(what)), "{number}: {six}");
     }
-    assert!(six.contains("as drawn: 5-6, 7, 8, 9; answered after "), "{six}");
+    assert!(six.contains("steps 5-6, 7, 8, 9 as drawn; answered after "), "{six}");
     assert!(six.lines().all(|line| line.chars().count() <= 120), "{six}");
     assert!(ran.out.contains("\n4 of 4 figures as drawn, 8 of 8 answers right, in "), "{}", ran.out);
 }

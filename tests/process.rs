@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
     path::Path,
     process::{Child, Command, Stdio},
@@ -140,6 +140,25 @@ fn a_service_manager_is_told_and_metrics_are_served() {
     tool.signal("TERM");
     while heard() != "STOPPING=1\n" {}
     assert_eq!(tool.exit(), Some(0));
+}
+
+#[test]
+fn a_member_logs_as_json_whatever_there_is_to_say() {
+    let home = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
+    let arguments = ["--local", "testnet", "--log-format", "json", "--home", "home", "--listen", &address];
+    let mut tool = Tool::start(env!("CARGO_BIN_EXE_p2p-join"), &arguments, home.path());
+    assert_eq!(tool.exit(), Some(5));
+    let mut text = String::new();
+    tool.0.stderr.as_mut().unwrap().read_to_string(&mut text).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [began, failed] = &lines[..] else { panic!("{text}") };
+    assert_eq!((&began["level"], &began["target"]), (&"warning".into(), &"p2psip::ops::join".into()));
+    assert!(began["message"].as_str().unwrap().starts_with("began the local overlay testnet"), "{began}");
+    assert_eq!((&failed["level"], &failed["target"]), (&"error".into(), &"p2p-join".into()));
+    assert!(failed["message"].as_str().unwrap().contains("cannot listen on"), "{failed}");
+    assert!(lines.iter().all(|line| line["time"].as_str().is_some_and(|time| time.ends_with('Z'))), "{text}");
 }
 
 #[test]

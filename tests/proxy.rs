@@ -29,14 +29,14 @@ use tokio::sync::mpsc;
 
 use crate::world::{PATIENCE, Process, TestWorld, User, eventually, over_socket};
 
-const CALLER: &str = "sip:carol@example.com";
+pub const CALLER: &str = "sip:carol@example.com";
 
 /// A user agent that does nothing by itself.
-struct Phone {
-    transports: Transports,
-    events: mpsc::Receiver<Event>,
+pub struct Phone {
+    pub transports: Transports,
+    pub events: mpsc::Receiver<Event>,
     /// What it writes into Via.
-    via: String,
+    pub via: String,
 }
 
 struct Dialer(Network);
@@ -51,8 +51,13 @@ impl OverlayDialer for Dialer {
 
 impl Phone {
     /// One of the public network.
-    fn outside() -> Self {
-        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    pub fn outside() -> Self {
+        Self::outside_at([127, 0, 0, 1])
+    }
+
+    /// One of the public network, at this address.
+    pub fn outside_at(ip: [u8; 4]) -> Self {
+        let local = SocketAddr::from((ip, 0));
         let bound = Transports::bind(Config { listen: vec![(Protocol::Udp, local)], ..Config::default() }).unwrap();
         bound.transports.serve_udp(&bound.udp).unwrap();
         let (_, address) = bound.transports.listening()[0];
@@ -60,7 +65,7 @@ impl Phone {
     }
 
     /// One that runs on a member.
-    async fn inside(member: &Member) -> Self {
+    pub async fn inside(member: &Member) -> Self {
         let network = member.network().clone();
         let mut accepted = network.incoming_sip().await.unwrap();
         let (streams, incoming) = mpsc::channel::<(PeerId, BoxedStream)>(8);
@@ -77,16 +82,16 @@ impl Phone {
         Self { transports: bound.transports, events: bound.events, via }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.transports.listening()[0].1
     }
 
-    fn send(&self, hop: &Hop, bytes: impl Into<Bytes>) {
+    pub fn send(&self, hop: &Hop, bytes: impl Into<Bytes>) {
         self.transports.send(hop, bytes.into(), 1).unwrap();
     }
 
     /// Sends a request. `more` are whole lines with `\n` between them.
-    fn request(&self, hop: &Hop, start: &str, from: &str, to: &str, number: u32, more: &str) {
+    pub fn request(&self, hop: &Hop, start: &str, from: &str, to: &str, number: u32, more: &str) {
         let (method, _) = start.split_once(' ').unwrap();
         let more: String = more.lines().map(|line| format!("{line}\r\n")).collect();
         let branch = format!("z9hG4bK{method}{number}");
@@ -101,7 +106,7 @@ impl Phone {
     }
 
     /// The next message that is `what`, as `INVITE` or `200 BYE`; others are passed over.
-    async fn expect(&mut self, what: &str) -> (Message, Source) {
+    pub async fn expect(&mut self, what: &str) -> (Message, Source) {
         let waiting = async {
             loop {
                 let event = self.events.recv().await.expect("the transports have ended");
@@ -119,13 +124,13 @@ impl Phone {
         tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("no {what}"))
     }
 
-    fn answer(&self, request: &Message, source: &Source, status: u16, contact: &str) {
+    pub fn answer(&self, request: &Message, source: &Source, status: u16, contact: &str) {
         let response = respond::respond(request, status, "", Some("callee")).header(Name::Contact, contact);
         self.send(&source.way_back(), response.finish());
     }
 }
 
-fn proxy_config(world: &TestWorld, member: &Member) -> ProxyConfig {
+pub fn proxy_config(world: &TestWorld, member: &Member) -> ProxyConfig {
     let resolver = Resolver::new(&[world.world.dns()]).unwrap();
     let mut config = ProxyConfig::new(([127, 0, 0, 1], 0).into(), Locator::new(resolver, Options::default()));
     let name = ResourceName::from(ServiceUri::new(Service::Proxy, world.world.descriptor().overlay().clone()));
@@ -134,23 +139,23 @@ fn proxy_config(world: &TestWorld, member: &Member) -> ProxyConfig {
     config
 }
 
-async fn proxy(world: &TestWorld, member: &Member) -> Proxy {
+pub async fn proxy(world: &TestWorld, member: &Member) -> Proxy {
     Proxy::start(member, proxy_config(world, member)).await.unwrap()
 }
 
 /// Where the proxy peer is for the public network.
-fn udp(proxy: &Proxy) -> Hop {
+pub fn udp(proxy: &Proxy) -> Hop {
     let listening = proxy.listening().iter().find(|(protocol, _)| *protocol == Protocol::Udp);
     Hop::socket(Protocol::Udp, listening.unwrap().1)
 }
 
 /// Where it is for members.
-fn peer(member: &Member) -> Hop {
+pub fn peer(member: &Member) -> Hop {
     Hop::peer(member.peer(), member.info().addresses)
 }
 
 /// Binds the user to a member.
-async fn bind(user: &User, member: &Member) {
+pub async fn bind(user: &User, member: &Member) {
     let PeerInfo { peer, addresses } = member.info();
     let mut payload = user.payload();
     payload.body = Body::User { contacts: vec![Contact::Overlay { peer, addresses, q: MAX_Q }] };
@@ -163,7 +168,7 @@ fn values(message: &Message, name: Name<'static>) -> Vec<String> {
 }
 
 /// The members that are proxy peers: not users', and without another role.
-const PROXIES: [usize; 2] = [7, 8];
+pub const PROXIES: [usize; 2] = [7, 8];
 
 #[test]
 fn a_call_from_outside_outlives_the_proxy_peer_that_set_it_up() {

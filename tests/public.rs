@@ -14,14 +14,17 @@ use std::{
 use bytes::Bytes;
 use p2psip::{
     cli::{Signal, register},
+    client::Put,
     member::Proxy,
+    name::PeerId,
+    record::{Body, Contact},
     sip::{Message, header::Name, respond::Response, respond::respond},
 };
 use serde_json::Value;
 
 use crate::{
     calls::proxy_peer,
-    world::{Ran, Staying, TestWorld, User, lookup, run},
+    world::{Ran, Staying, TestWorld, User, lookup, over_socket, run},
 };
 
 /// Where the proxy peers of a test are.
@@ -434,7 +437,13 @@ fn a_binding_is_refreshed_and_kept_while_another_device_needs_it() {
 fn what_the_device_had_registered_stays_registered() {
     let network = network();
     let user = network.world.user("phone");
-    run(register::run, &format!("{} --contact sip:phone@192.0.2.9 {}", user.options(), user.aor)).exits(0);
+    // As a process that was killed has left it.
+    let guest = Contact::Overlay { peer: PeerId::from_public_key([9; 32]), addresses: Vec::new(), q: 0 };
+    let mut payload = user.payload();
+    payload.body =
+        Body::User { contacts: vec![Contact::Sip { uri: "sip:phone@192.0.2.9".to_owned(), q: 1000 }, guest] };
+    let put = Put { envelope: user.seal(&payload).into(), timeout_ms: 5_000 };
+    assert!(!network.world.run(over_socket(&user.socket, &put)).unwrap().stored.is_empty());
     let registrar = Registrar::start(|request| Some(accept(request)));
     public(&user, &registrar, None).exits(0);
     let found = lookup(&format!("{} --json {}", user.options(), user.aor)).exits(0).json();

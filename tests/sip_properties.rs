@@ -20,7 +20,7 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 /// One octet or run that is overwritten, put in, or cut out.
-fn mutated() -> impl Strategy<Value = Vec<u8>> {
+pub fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let pieces = prop::sample::select(vec![
         "\r\n",
         "\r",

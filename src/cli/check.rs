@@ -47,6 +47,18 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| format!("'{text}' is not a time; write seconds from 0 to {MAX_SECONDS}, such as 0.5"))
 }
 
+/// A number of seconds above 0, fractions allowed.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let some = seconds(text).ok().filter(|span| !span.is_zero());
+    some.ok_or_else(|| format!("'{text}' is not a span of time; write seconds above 0 and up to {MAX_SECONDS}"))
+}
+
+/// A number of octets above 0.
+pub(super) fn octets(text: &str) -> Result<u64, String> {
+    let some = text.parse().ok().filter(|octets| *octets > 0);
+    some.ok_or_else(|| format!("'{text}' is not a number of octets; write one above 0, such as 33554432"))
+}
+
 /// An address to listen on for SIP; without a port, the standard one.
 pub(super) fn sip_address(text: &str) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);

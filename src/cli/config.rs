@@ -36,11 +36,15 @@ pub(super) enum Key {
     Local,
     /// Where `p2p-join` serves metrics.
     Metrics,
+    /// How long a circuit through a member lasts.
+    CircuitSeconds,
+    /// How much a circuit through a member carries.
+    CircuitOctets,
 }
 
 impl Key {
     /// Every key, in the order of the template.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Overlay,
         Self::Aor,
         Self::Peer,
@@ -52,6 +56,8 @@ impl Key {
         Self::Listen,
         Self::Local,
         Self::Metrics,
+        Self::CircuitSeconds,
+        Self::CircuitOctets,
     ];
 
     /// Its name in a file.
@@ -68,6 +74,8 @@ impl Key {
             Self::Listen => "listen",
             Self::Local => "local",
             Self::Metrics => "metrics",
+            Self::CircuitSeconds => "circuit-seconds",
+            Self::CircuitOctets => "circuit-octets",
         }
     }
 
@@ -80,13 +88,24 @@ impl Key {
             Self::Home => Some("P2PSIP_HOME"),
             Self::Socket => Some("P2PSIP_SOCKET"),
             Self::Dns => Some("P2PSIP_DNS"),
-            Self::Descriptor | Self::Timeout | Self::Listen | Self::Local | Self::Metrics => None,
+            Self::Descriptor
+            | Self::Timeout
+            | Self::Listen
+            | Self::Local
+            | Self::Metrics
+            | Self::CircuitSeconds
+            | Self::CircuitOctets => None,
         }
     }
 
     /// Whether it may have several values.
     pub(super) const fn is_list(self) -> bool {
         matches!(self, Self::Peer | Self::Dns | Self::Listen)
+    }
+
+    /// Whether it is a number.
+    const fn is_number(self) -> bool {
+        matches!(self, Self::Timeout | Self::CircuitSeconds | Self::CircuitOctets)
     }
 
     /// Whether it is a path, which in a file is relative to the file's folder.
@@ -115,6 +134,10 @@ impl Key {
                 r#"["/ip4/0.0.0.0/udp/4001/quic-v1", "/ip4/0.0.0.0/tcp/4001"]"#,
             ),
             Self::Metrics => ("Where p2p-join serves metrics for Prometheus.", r#""127.0.0.1:9464""#),
+            Self::CircuitSeconds => {
+                ("Seconds after which a member that relays for one behind a NAT ends a circuit.", "7200")
+            }
+            Self::CircuitOctets => ("Octets that such a circuit carries, both ways together.", "33554432"),
             Self::Local => ("Whether p2p-join's overlay is purely local, and so needs no domain name.", "false"),
         }
     }
@@ -216,12 +239,12 @@ fn texts_of(key: Key, value: toml::Value) -> Result<Vec<String>, &'static str> {
             })
             .collect(),
         Value::String(text) if key != Key::Local => Ok(vec![text]),
-        Value::Integer(number) if key == Key::Timeout => Ok(vec![number.to_string()]),
-        Value::Float(number) if key == Key::Timeout => Ok(vec![number.to_string()]),
+        Value::Integer(number) if key.is_number() => Ok(vec![number.to_string()]),
+        Value::Float(number) if key.is_number() => Ok(vec![number.to_string()]),
         Value::Boolean(flag) if key == Key::Local => Ok(vec![flag.to_string()]),
         _ if key.is_list() => Err("it must be a list of strings"),
         _ => Err(match key {
-            Key::Timeout => "it must be a number",
+            _ if key.is_number() => "it must be a number",
             Key::Local => "it must be true or false",
             _ => "it must be a string",
         }),

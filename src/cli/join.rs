@@ -1,6 +1,6 @@
 //! `p2p-join`: be a member of an overlay, and stay.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser};
 
@@ -8,6 +8,7 @@ use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
     check, config, descriptors,
     io::{Env, Io, Signal},
+    logging::LogFormat,
     output::{
         Format, Output, count,
         error::{Failure, Stop},
@@ -16,11 +17,13 @@ use super::{
     },
     runtime::{self, Stayed, Threads},
     service_manager,
-    settings::Settings,
+    settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::ops::{
-    join::{AdapterRequest, JoinRequest, PHONES_TEMPLATE, ProxyRequest, ProxyTls, join},
+    join::{
+        AdapterRequest, GATEKEEPER_TEMPLATE, JoinRequest, PHONES_TEMPLATE, ProxyRequest, ProxyTls, PublishRequest, join,
+    },
     outcome::JoinOutcome,
 };
 
@@ -30,6 +33,7 @@ pub const TOOL: Tool = Tool {
     description: &[
         "Joins an overlay, or founds it if there is no other member, and stays: it takes part in routing, stores records of others, and serves the tools on this machine through a unix socket. It prints how it can be reached as soon as it is a member.",
         "The overlay is found through --peer, the configuration, or _dnsaddr records of its domain name in the DNS. What it is (policy, CA, limits) comes from its descriptor, whose hash must match what is pinned or published. With --local, without a descriptor and without --peer, it founds a new overlay of the policy open, in which any key may claim any name; p2p-enroll init makes one with a CA.",
+        "A proxy peer (--proxy) asks a gatekeeper of the overlay to enter it into the DNS, renews its lease there, and leaves the DNS when it ends; what it says about that is what the DNS shows. The gatekeeper (--gatekeeper) holds the zone's key. It sends OPTIONS with a nonce to each address and transport, and enters those from which the nonce comes back over the overlay; proxy peers that die are taken out when their lease is over. Its file names key, server, policy and quotas: see --print-gatekeeper.",
         "With --adapter it serves ordinary SIP phones: each registers with the password that --phones has for it, is then a user of the overlay, and calls and is called like any other. A phone needs nothing but its address of record, its user name and password, and this adapter as its registrar and outbound proxy.",
         "Ctrl-C leaves the overlay in order and exits 130; SIGTERM does the same and exits 0. A second signal ends at once.",
     ],
@@ -44,6 +48,8 @@ pub const TOOL: Tool = Tool {
         Example { line: "p2p-join p2psip.org", does: "join, found through the DNS" },
         Example { line: "p2p-join p2psip.org --peer MULTIADDR", does: "join through one member" },
         Example { line: "p2p-join --local testnet", does: "an overlay of your own, without DNS" },
+        Example { line: "p2p-join --proxy", does: "be a proxy peer, entered into the DNS by a gatekeeper" },
+        Example { line: "p2p-join --gatekeeper gk.toml", does: "be the gatekeeper; begin with --print-gatekeeper" },
         Example { line: "p2p-join --adapter 192.0.2.7:5060 --phones phones.toml", does: "let phones in" },
         Example { line: "p2p-join --print-config > p2psip.toml", does: "begin a configuration" },
     ],
@@ -82,6 +88,30 @@ struct Args {
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_key: Option<PathBuf>,
 
+    /// Do not ask a gatekeeper to enter this proxy peer into the DNS
+    #[arg(long, requires = "proxy")]
+    no_publish: bool,
+
+    /// Enter it at this address, if that is another one than it listens on; repeat for several
+    #[arg(long, value_name = "IP", requires = "proxy", conflicts_with = "no_publish")]
+    publish_address: Vec<IpAddr>,
+
+    /// Enter it although it is behind a NAT, which is not recommended
+    #[arg(long, requires = "proxy", conflicts_with = "no_publish")]
+    publish_force: bool,
+
+    /// Enter it without a gatekeeper, by this TSIG key of the zone (a file as tsig-keygen writes it)
+    #[arg(long, value_name = "FILE", requires = "proxy", conflicts_with = "no_publish")]
+    publish_key: Option<PathBuf>,
+
+    /// The zone's primary name server, ADDR or ADDR:PORT
+    #[arg(long, value_name = "ADDR", requires = "publish_key")]
+    publish_server: Option<String>,
+
+    /// Be a gatekeeper: enter other proxy peers into the DNS, as this file says
+    #[arg(long, value_name = "FILE")]
+    gatekeeper: Option<PathBuf>,
+
     /// Serve ordinary SIP phones on this address, over UDP and TCP
     #[arg(long, value_name = "ADDR", requires = "phones")]
     adapter: Option<String>,
@@ -98,9 +128,25 @@ struct Args {
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
 
+    /// As a relay for members behind NATs, end a circuit after so many seconds [default: 7200]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    circuit_seconds: Option<String>,
+
+    /// As a relay, end a circuit that has carried so many octets [default: 33554432]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    circuit_octets: Option<String>,
+
+    /// Log on standard error as text, or as JSON, one object a line
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, hide_default_value = true)]
+    log_format: LogFormat,
+
     /// Print a configuration file with every key explained, and end
     #[arg(long)]
     print_config: bool,
+
+    /// Print a gatekeeper's file with every key explained, and end
+    #[arg(long)]
+    print_gatekeeper: bool,
 
     /// Print a file of phones with every key explained, and end
     #[arg(long)]
@@ -120,6 +166,10 @@ impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
         &self.common
     }
+
+    fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
 }
 
 /// Runs `p2p-join` as this process.
@@ -133,6 +183,9 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if args.print_config {
             return output.text(&config::template()).map(|()| 0);
         }
+        if args.print_gatekeeper {
+            return output.text(GATEKEEPER_TEMPLATE).map(|()| 0);
+        }
         if args.print_phones {
             return output.text(PHONES_TEMPLATE).map(|()| 0);
         }
@@ -145,9 +198,11 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             listen: settings.listen(&args.listen)?,
             local: settings.local(args.local),
             proxy: proxy_request(&args)?,
+            gatekeeper: args.gatekeeper.clone(),
             adapter: adapter_request(&args)?,
             mdns: args.mdns,
             metrics: settings.metrics(args.metrics.as_deref())?,
+            circuits: settings.circuits(args.circuit_seconds.as_deref(), args.circuit_octets.as_deref())?,
         };
 
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
@@ -193,7 +248,15 @@ fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
         }
         _ => None,
     };
-    Ok(Some(ProxyRequest { listen: address(listen)?, tls }))
+    let server = args.publish_server.as_deref();
+    let server = server.map(|text| settings::option("--publish-server", text, check::dns_server)).transpose()?;
+    let publish = PublishRequest {
+        addresses: args.publish_address.clone(),
+        force: args.publish_force,
+        key: args.publish_key.clone(),
+        server,
+    };
+    Ok(Some(ProxyRequest { listen: address(listen)?, tls, publish: (!args.no_publish).then_some(publish) }))
 }
 
 /// What the options say about being an adapter.
@@ -222,6 +285,9 @@ fn listing(outcome: &JoinOutcome) -> Grid {
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
     if !outcome.proxy.is_empty() {
         grid.pair("proxy peer", Cell::lines(&outcome.proxy, Tone::Good));
+    }
+    if let Some(zone) = &outcome.gatekeeper {
+        grid.pair("gatekeeper", Cell::text(zone, Tone::Good));
     }
     if !outcome.adapter.is_empty() {
         grid.pair("phones", Cell::lines(&outcome.adapter, Tone::Good));
@@ -255,6 +321,7 @@ mod tests {
             addresses: vec!["/ip4/192.0.2.7/udp/4001/quic-v1/p2p/X".to_owned(), "/ip4/192.0.2.7/tcp/4001".to_owned()],
             socket: "/home/alice/.local/share/p2psip/member.sock".to_owned(),
             proxy: Vec::new(),
+            gatekeeper: None,
             adapter: Vec::new(),
             metrics: None,
             peers: 0,

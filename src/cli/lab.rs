@@ -40,7 +40,7 @@ pub const TOOL: Tool = Tool {
     description: &[
         "Builds a whole world on loopback, in one process and without any service: an enrolled overlay p2psip.org with two proxy peers, its DNS, three devices of two users, each with a home of its own, and two conventional SIP domains, example.org and example.com. Nothing of it is simulated: the members are what p2p-join runs, with swarms and sockets of their own, and SIP goes over UDP, TCP and streams of the overlay.",
         "run (the default) plays the signalling of the draft's figures with real calls: each as a ladder of what went over the wire, seen from all ends, with the numbers of the draft's steps. Then it registers the users with p2p-register, looks everything up with p2p-lookup, shows what they print, and ends. It exits 0 only if every step happened and every answer is right; the first step that did not happen is named.",
-        "up prints lines for eval and stays until SIGTERM or Ctrl-C. In another terminal every tool then finds this world, as alice at her desk. sip:bob@p2psip.org and sip:bob@example.com answer calls; P2PSIP_PROXY is where a proxy peer takes SIP from outside.",
+        "up prints lines for eval and stays until SIGTERM or Ctrl-C. In another terminal every tool then finds this world, as alice at her desk. sip:bob@p2psip.org and sip:bob@example.com answer calls; P2PSIP_PROXY is where a proxy peer takes SIP from outside. Alice may register at example.org: up says where her password is.",
     ],
     exits: &[
         (0, "every step happened, every answer was right"),
@@ -51,7 +51,7 @@ pub const TOOL: Tool = Tool {
     examples: &[
         Example { line: "p2p-lab", does: "watch the world at work" },
         Example { line: "p2p-lab up --peers 64 > lab.env &", does: "a world to use; then: . ./lab.env" },
-        Example { line: "p2p-invite --ladder sip:bob@example.com", does: "in it: out through a proxy peer" },
+        Example { line: "p2p-invite --ladder sip:bob@example.com", does: "there: out through a proxy peer" },
     ],
     bare: Args::command,
 };
@@ -166,8 +166,11 @@ async fn up(options: LabOptions, output: &mut Output<'_, '_>, ending: Ending) ->
         let members = count(world.members().len(), "member");
         output.note(&format!("{members} up after {:.1} s; SIGTERM or Ctrl-C ends", began.elapsed().as_secs_f64()));
         output.note("sip:bob@p2psip.org and sip:bob@example.com answer calls");
-        for DomainView { name, user, password, .. } in world.domains() {
-            output.note(&format!("sip:{user}@{name} has the password in {}", password.display()));
+        // Whose phone nobody has registered yet.
+        for DomainView { name, user, password, .. } in
+            world.domains().iter().filter(|domain| domain.contacts.is_empty())
+        {
+            output.note(&format!("to register sip:{user}@{name}: --password-file {}", password.display()));
         }
     }
     ending.begun().await;
@@ -320,7 +323,7 @@ fn show(played: &FigureOutcome, strokes: Strokes, output: &mut Output<'_, '_>) -
     }
     let steps = numbered().map(|(_, number)| number).collect::<Vec<_>>().join(", ");
     let answered = played.call.as_ref().and_then(|call| call.answered_ms).unwrap_or_default();
-    output.praise(&format!("as drawn: {steps}; answered after {answered:.1} ms, hung up from end to end"))
+    output.praise(&format!("steps {steps} as drawn; answered after {answered:.1} ms, hung up from end to end"))
 }
 
 /// What the tour shows: each device registers, then a visitor who holds no keys looks everything up.

@@ -71,16 +71,18 @@ impl Unseen {
     fn typed(&self, prompt: &str) -> std::io::Result<Option<Option<String>>> {
         let mut terminal = &self.terminal;
         terminal.write_all(prompt.as_bytes())?;
-        let mut line = Vec::new();
-        for octet in terminal.bytes() {
-            match octet? {
+        let (mut line, mut typed) = (Vec::new(), [0]);
+        // One by one: what follows the line is meant for somebody else.
+        while terminal.read(&mut typed)? > 0 {
+            let [octet] = typed;
+            match octet {
                 INTERRUPT => return Ok(None),
                 b'\r' | b'\n' | END => break,
-                octet if BACKSPACE.contains(&octet) => {
+                _ if BACKSPACE.contains(&octet) => {
                     // A character is as many octets as continue it.
                     while line.pop().is_some_and(|octet| octet & 0xc0 == 0x80) {}
                 }
-                octet if line.len() < MAX_PASSWORD => line.push(octet),
+                _ if line.len() < MAX_PASSWORD => line.push(octet),
                 _ => {}
             }
         }

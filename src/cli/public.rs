@@ -207,3 +207,129 @@ const fn word(step: Step) -> &'static str {
         Step::OverlayRemoval => "overlay removal",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cli::{args::CommonArgs, io::Io},
+        name::PeerId,
+    };
+
+    fn outcome(status: PublicStatus) -> PublicOutcome {
+        let step = |step, result: &str, took_ms| StepOutcome { step, result: result.to_owned(), took_ms };
+        PublicOutcome {
+            status,
+            aor: "sip:alice@example.org".to_owned(),
+            contact: "sip:alice@p2psip.org".to_owned(),
+            registrar: "sip:example.org".to_owned(),
+            proxy: None,
+            code: None,
+            reason: None,
+            realm: None,
+            algorithm: None,
+            challenges: 0,
+            expires_in_ms: None,
+            shortened: false,
+            bindings: vec!["sip:alice@p2psip.org".to_owned(), "sip:alice@192.0.2.7".to_owned()],
+            redirected_to: None,
+            other_devices: 2,
+            again_in_ms: None,
+            steps: vec![
+                step(Step::OverlayRegistration, "stored by 5", 12.34),
+                step(Step::ProxyLookup, "2 found", 3.0),
+                step(Step::OutboundProxy, "12D3", 8.0),
+                step(Step::Register, "bound", 20.0),
+            ],
+            elapsed_ms: 43.4,
+        }
+    }
+
+    fn shown(options: &CommonArgs, outcome: &PublicOutcome, is_first: bool) -> (String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut io = Io::captured(&mut out, &mut err);
+        let mut output = Output::new("p2p-register", options, &Env::new("/"), &mut io);
+        present(outcome, is_first, &mut output).unwrap();
+        drop(output);
+        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn a_binding_is_listed_with_its_four_steps_and_then_noted() {
+        let bound = PublicOutcome {
+            proxy: Some(PeerId::from_public_key([1; 32])),
+            realm: Some("example.org".to_owned()),
+            algorithm: Some("SHA-256"),
+            expires_in_ms: Some(3_600_000),
+            ..outcome(PublicStatus::Registered)
+        };
+        let peer = PeerId::from_public_key([1; 32]);
+        let (out, err) = shown(&CommonArgs::default(), &bound, true);
+        assert_eq!(
+            out,
+            format!(
+                "registered         sip:alice@example.org\n\
+                 bound to           sip:alice@p2psip.org\n\
+                 at                 sip:example.org\n\
+                 outbound proxy     {peer}\n\
+                 password asked by  example.org (SHA-256)\n\
+                 expires in         1 h\n\
+                 other bindings     sip:alice@192.0.2.7\n\
+                 \n\
+                 STEP                  TOOK     RESULT\n\
+                 overlay registration  12.3 ms  stored by 5\n\
+                 proxy peer lookup     3.0 ms   2 found\n\
+                 outbound proxy        8.0 ms   12D3\n\
+                 REGISTER              20.0 ms  bound\n"
+            )
+        );
+        assert_eq!(err, "");
+        let (out, err) = shown(&CommonArgs::default(), &bound, false);
+        assert_eq!((out, err), (String::new(), format!("refreshed through {peer}, for 1 h\n")));
+        let short = CommonArgs { short: true, ..CommonArgs::default() };
+        assert_eq!(shown(&short, &bound, true).0, "sip:alice@p2psip.org\n");
+    }
+
+    #[test]
+    fn what_went_wrong_is_a_line_on_standard_error_and_the_steps_remain() {
+        let refused = PublicOutcome {
+            code: Some(403),
+            reason: Some("Not\x1b[2J Yours".to_owned()),
+            ..outcome(PublicStatus::Refused)
+        };
+        let (out, err) = shown(&CommonArgs::default(), &refused, true);
+        assert_eq!(err, "p2p-register: sip:alice@example.org: 403 Not\\u{1b}[2J Yours\n");
+        assert!(out.contains("REGISTER"), "{out}");
+        let down = PublicOutcome {
+            reason: Some("no answer".to_owned()),
+            again_in_ms: Some(2_000),
+            ..outcome(PublicStatus::Unreachable)
+        };
+        let (out, err) = shown(&CommonArgs::default(), &down, false);
+        assert_eq!(out, "");
+        assert_eq!(err, "p2p-register: sip:alice@example.org: no answer; trying again in 2 s\n");
+    }
+
+    #[test]
+    fn a_binding_that_others_need_is_said_to_be_kept() {
+        let (out, _) = shown(&CommonArgs::default(), &outcome(PublicStatus::Kept), true);
+        assert!(out.starts_with("kept       sip:alice@example.org\n"), "{out}");
+        assert!(out.contains("needed by  2 other devices\n"), "{out}");
+    }
+
+    #[test]
+    fn exit_codes_follow_from_the_outcome() {
+        use PublicStatus::{Kept, LocalFailure, Refused, Registered, Removed, Unreachable, Untrusted};
+        for (status, code) in [
+            (Registered, 0),
+            (Removed, 0),
+            (Kept, 0),
+            (Refused, 1),
+            (Unreachable, 3),
+            (Untrusted, 4),
+            (LocalFailure, 5),
+        ] {
+            assert_eq!(outcome(status).kind().map_or(0, crate::kind::Kind::exit_code), code, "{status:?}");
+        }
+    }
+}

@@ -21,12 +21,13 @@ use super::{
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::{
+    clock::UnixMs,
     dns::publish::{TRANSPORTS, Transport},
     kind::Kind,
     ops::{
         Access, OpsError,
         publish::{
-            self, AddRequest, ChangeOutcome, Desk, ListOutcome, SyncOutcome,
+            self, AddRequest, ChangeOutcome, Desk, ListOutcome, PendingOutcome, SyncOutcome,
             drift::{LeaseState, ProxyView},
         },
     },
@@ -42,7 +43,7 @@ pub const TOOL: Tool = Tool {
         "Enters proxy peers into the DNS, so that the outside finds the overlay by RFC 3263, and takes them out again: by RFC 2136 UPDATE, signed with a TSIG key (RFC 8945) as tsig-keygen writes it.",
         "A proxy peer NAME has these records below the overlay identifier: its addresses, SRV for each transport, the NAPTR rules that lead there, its addresses at the identifier itself if it is on the default ports, _dnsaddr TXT if it is a member that can be joined through, and a lease at _lease.NAME. All of them are written in one update that is conditional on the lease, so several publishers never overwrite each other. What was written is read back; if the server has dropped a part of it, the rest is taken back.",
         "A lease that is not renewed by another add is over, and the next sync takes the records out. Removal leaves a tombstone in the lease for 21 minutes: until then a captured update could be sent again.",
-        "list shows the proxy peers of DNS and overlay side by side and marks what differs. sync mends that: it adds and renews what the overlay has, removes what it does not have, and leaves records without a lease alone.",
+        "list shows the proxy peers of DNS and overlay side by side and marks what differs. list --pending shows who waits at the gatekeeper on this machine (p2p-join --gatekeeper), and why. sync mends drift: it adds and renews what the overlay has, removes what it does not have, and leaves records without a lease alone.",
         "Without --server, the zone's primary server is the one that its SOA record names.",
     ],
     exits: &[
@@ -114,6 +115,10 @@ enum Command {
         /// Do not ask the overlay
         #[arg(long)]
         dns_only: bool,
+
+        /// Show instead who waits at the gatekeeper on this machine, and why
+        #[arg(long, conflicts_with_all = ["check", "dns_only"])]
+        pending: bool,
     },
     /// Make the DNS say what the overlay says
     Sync {
@@ -240,6 +245,7 @@ enum Work {
     Add(Desk, AddRequest, bool),
     Remove(Desk, String, bool),
     List(Desk, bool, bool),
+    Pending,
     Sync(Desk, u32, bool, bool),
     Export(Desk, Option<AddRequest>),
 }
@@ -248,6 +254,7 @@ enum Work {
 enum Done {
     Changed(ChangeOutcome),
     Listed(ListOutcome, bool),
+    Pending(PendingOutcome),
     Synced(SyncOutcome),
     Exported(Vec<String>),
 }
@@ -261,7 +268,8 @@ impl Work {
                 Self::Add(with(&change, desk), request, change.dry_run)
             }
             Command::Remove { host, change } => Self::Remove(with(&change, desk), host, change.dry_run),
-            Command::List { check, dns_only } => Self::List(desk, dns_only, check),
+            Command::List { pending: true, .. } => Self::Pending,
+            Command::List { check, dns_only, .. } => Self::List(desk, dns_only, check),
             Command::Sync { lease, dns_only, change } => {
                 if !crate::dns::publish::LEASES.contains(&lease) {
                     return Err(Failure::usage("--lease has to be 2 to 604800 seconds"));
@@ -280,6 +288,7 @@ impl Work {
             Self::Add(desk, request, dry_run) => Done::Changed(publish::add(access, &desk, &request, dry_run).await?),
             Self::Remove(desk, host, dry_run) => Done::Changed(publish::remove(access, &desk, &host, dry_run).await?),
             Self::List(desk, dns_only, check) => Done::Listed(publish::list(access, &desk, dns_only).await?, check),
+            Self::Pending => Done::Pending(publish::pending(access).await?),
             Self::Sync(desk, lease, dns_only, dry_run) => {
                 Done::Synced(publish::sync(access, &desk, lease, dns_only, dry_run).await?)
             }
@@ -318,6 +327,7 @@ impl Done {
         match self {
             Self::Changed(outcome) => changed(outcome, output),
             Self::Listed(outcome, check) => listed(outcome, *check, output),
+            Self::Pending(outcome) => pending(outcome, output),
             Self::Synced(outcome) => synced(outcome, output),
             Self::Exported(lines) => exported(lines, output),
         }
@@ -383,6 +393,35 @@ fn listed(outcome: &ListOutcome, check: bool, output: &mut Output<'_, '_>) -> Re
         outcome.elapsed_ms
     ));
     Ok(code)
+}
+
+fn pending(outcome: &PendingOutcome, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
+    match output.format() {
+        Format::Json => return output.json(outcome).map(|()| 0),
+        Format::Short => {
+            for peer in outcome.pending.iter().filter_map(|decision| decision.peer) {
+                output.line(&peer.to_string())?;
+            }
+        }
+        Format::Table if !outcome.pending.is_empty() => {
+            let mut grid = Grid::with_header(&["SINCE", "PEER", "ADDRESSES", "STATE", "WHY"]);
+            for decision in &outcome.pending {
+                let ago = span(u64::try_from(UnixMs::now().since(decision.at_ms).as_millis()).unwrap_or(u64::MAX));
+                grid.row([
+                    Cell::text(ago, Tone::Plain),
+                    Cell::text(decision.peer.as_ref().map(peer_name).unwrap_or_default(), Tone::Subject),
+                    Cell::lines(decision.addresses.iter().map(ToString::to_string), Tone::Plain),
+                    Cell::text(decision.verdict.word(), Tone::Warning),
+                    Cell::text(&decision.why, Tone::Plain),
+                ]);
+            }
+            output.table(&grid)?;
+        }
+        Format::Table => {}
+    }
+    let waiting = count(outcome.pending.len(), "proxy peer");
+    output.note(&format!("{waiting} waiting, {} decided lately", count(outcome.decisions.len(), "request")));
+    Ok(0)
 }
 
 fn proxies(proxies: &[ProxyView]) -> Grid {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     kind::Kind,
     name::{Aor, OverlayId},
-    ops::{Access, Family},
+    ops::{Access, Family, join::CircuitLimits},
 };
 
 /// `--timeout` unless told otherwise.
@@ -133,6 +133,18 @@ impl Settings {
     pub(super) fn metrics(&self, option: Option<&str>) -> Result<Option<SocketAddr>, SettingsError> {
         let text = self.layers.one(Key::Metrics, option).map(utf8).transpose()?;
         text.map(|text| text.check(|text| check::socket_address(&text)).map(|checked| checked.value)).transpose()
+    }
+
+    /// What one circuit through a member may cost it.
+    pub(super) fn circuits(&self, seconds: Option<&str>, octets: Option<&str>) -> Result<CircuitLimits, SettingsError> {
+        let mut limits = CircuitLimits::default();
+        if let Some(text) = self.layers.one(Key::CircuitSeconds, seconds).map(utf8).transpose()? {
+            limits.life = text.check(|text| check::span(&text))?.value;
+        }
+        if let Some(text) = self.layers.one(Key::CircuitOctets, octets).map(utf8).transpose()? {
+            limits.octets = text.check(|text| check::octets(&text))?.value;
+        }
+        Ok(limits)
     }
 
     /// How to reach the overlay. `overlay` is the operand OVERLAY of tools that have one.

@@ -11,7 +11,7 @@ use clap::{Command, error::ErrorKind};
 use super::{
     args::CommonArgs,
     io::{Env, Io, Signals},
-    logging,
+    logging::{self, LogFormat},
     output::{
         ColorChoice, Output,
         error::{Failure, Stop},
@@ -68,6 +68,11 @@ impl Tool {
 pub(super) trait ToolArgs: clap::Parser {
     /// The options that every tool has.
     fn common(&self) -> &CommonArgs;
+
+    /// What its log looks like.
+    fn log_format(&self) -> LogFormat {
+        LogFormat::Text
+    }
 }
 
 /// Runs a tool as its process.
@@ -113,12 +118,12 @@ pub(super) fn run<A: ToolArgs>(
     let common = args.common();
     if io.owns_process {
         let colour = common.color.for_stream(io.stderr_is_terminal, env);
-        if let Err(failure) = logging::start(tool.name, common, env, colour) {
+        if let Err(failure) = logging::start(tool.name, common, args.log_format(), env, colour) {
             return finish(Err(failure.into()), &mut Output::new(tool.name, common, env, io));
         }
     }
-    let common = common.clone();
-    let mut output = Output::new(tool.name, &common, env, io);
+    let (common, format) = (common.clone(), args.log_format());
+    let mut output = Output::new(tool.name, &common, env, io).with_log(format);
     let result = work(args, env, &mut output);
     finish(result, &mut output)
 }

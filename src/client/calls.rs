@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::Call;
+use super::{
+    Call,
+    gatekeeper::{GateVerdict, PublicationStatus},
+};
 use crate::{
     clock::UnixMs,
     name::{InstanceId, OverlayId, PeerId, Position, ResourceName, Service},
@@ -320,6 +323,9 @@ pub struct ProxyStatus {
     /// cannot come back.
     #[serde(default)]
     pub unlisted: bool,
+    /// How it stands with the DNS, if it means to be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<PublicationStatus>,
 }
 
 /// How others reach a member.
@@ -436,6 +442,17 @@ pub enum Event {
     Throttled {
         /// The peer.
         peer: PeerId,
+    },
+    /// The gatekeeper here decided about a proxy peer.
+    Gatekeeper {
+        /// What.
+        verdict: GateVerdict,
+        /// The proxy peer, if it is known.
+        peer: Option<PeerId>,
+        /// Its host name in the DNS.
+        host: String,
+        /// Why so.
+        why: String,
     },
     /// The reader was too slow: this many events were dropped.
     Lagged {

@@ -9,6 +9,7 @@
 
 mod calls;
 mod frame;
+pub mod gatekeeper;
 
 pub use calls::*;
 pub use frame::*;

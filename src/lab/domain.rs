@@ -34,6 +34,8 @@ use crate::{
     },
 };
 
+/// How often a port is sought.
+pub(super) const TRIES: usize = 5;
 /// Answers of the DNS that wait for the engine.
 const ANSWERS: usize = 64;
 
@@ -49,13 +51,7 @@ impl Domain {
     /// Begins to serve.
     pub(super) fn start(name: &str, accounts: &[Account], locator: Locator, tap: Tap) -> Result<Self, LabError> {
         let name = OverlayId::parse(name)?;
-        let loopback = Ipv4Addr::LOCALHOST.into();
-        let address = SocketAddr::new(loopback, free_port(loopback));
-        let bound = Transports::bind(transport::Config {
-            listen: vec![(Protocol::Udp, address), (Protocol::Tcp, address)],
-            tap: Some(tap.clone()),
-            ..transport::Config::default()
-        })?;
+        let (address, bound) = bind(&tap)?;
         let unread = |why| TransportError::Listen { protocol: Protocol::Udp, address, why: Arc::new(why) };
         bound.transports.serve_udp(&bound.udp).map_err(unread)?;
         let now = Instant::now();
@@ -119,6 +115,25 @@ impl Domain {
     }
 }
 
+/// UDP and TCP at a port that is free for both. Somebody may be faster.
+fn bind(tap: &Tap) -> Result<(SocketAddr, Bound), TransportError> {
+    let loopback = Ipv4Addr::LOCALHOST.into();
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let address = SocketAddr::new(loopback, free_port(loopback));
+        let bound = Transports::bind(transport::Config {
+            listen: vec![(Protocol::Udp, address), (Protocol::Tcp, address)],
+            tap: Some(tap.clone()),
+            ..transport::Config::default()
+        });
+        match bound {
+            Err(TransportError::Listen { .. }) if left > 0 => {}
+            bound => return bound.map(|bound| (address, bound)),
+        }
+    }
+}
+
 impl Drop for Domain {
     fn drop(&mut self) {
         self.task.abort();
@@ -131,6 +146,9 @@ impl fmt::Debug for Domain {
     }
 }
 
+/// What the DNS has said.
+type Answer = (Question, Located);
+
 /// The task that owns the proxy core.
 struct Server {
     engine: Engine,
@@ -138,7 +156,7 @@ struct Server {
     registrar: Arc<Mutex<Registrar>>,
     locator: Locator,
     tap: Tap,
-    answers: (mpsc::Sender<(Question, Located)>, mpsc::Receiver<(Question, Located)>),
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
 }
 
 impl Server {
@@ -196,6 +214,8 @@ impl Server {
                     let located = Located::Nowhere { status: 500, reason: "Server Internal Error" };
                     self.engine.located(question, located, now);
                 }
+                // No gatekeeper has a reason to probe here.
+                Output::Probed(_) => {}
                 // Nobody is a member here.
                 Output::Identify { question, .. } => self.engine.identified(question, &[], now),
             }

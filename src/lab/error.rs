@@ -66,7 +66,7 @@ pub enum LabError {
         /// Whose.
         user: String,
         /// Why not.
-        why: OpsError,
+        why: Box<OpsError>,
     },
     /// The operating system gives no random numbers.
     #[error("no random numbers: {why}")]

@@ -11,21 +11,29 @@ use std::{
 
 use serde::Serialize;
 
-use super::{LabError, User, World, domain::Domain, registrar::Account};
+use super::{
+    LabError, User, World,
+    domain::{Domain, TRIES},
+    registrar::Account,
+};
 use crate::{
     dns::{
         Family, Resolver, TsigKey,
         locate::{Locator, Options, Transport},
         publish::{Publication, Publisher, SipEndpoint, ZoneAt},
     },
-    member::{Member, Proxy, ProxyConfig},
+    member::{Member, Proxy, ProxyConfig, ProxyError},
     name::{ResourceName, Service, ServiceUri},
     ops::{
         Access,
         answer::free_port,
         softphone::{Softphone, SoftphoneRequest},
     },
-    sip::{digest, tap::Recorder, transport::Protocol},
+    sip::{
+        digest,
+        tap::Recorder,
+        transport::{Protocol, TransportError},
+    },
 };
 
 /// The conventional domains, and the user that each has.
@@ -147,12 +155,21 @@ impl World {
         let overlay = self.descriptor().overlay().clone();
         let member: &Member = self.provider(nth).ok_or(LabError::TooSmall { members: self.members().len() })?;
         let loopback = Ipv4Addr::LOCALHOST.into();
-        let port = free_port(loopback);
-        let mut config = ProxyConfig::new(SocketAddr::new(loopback, port), self.locator()?);
         let name = ResourceName::from(ServiceUri::new(Service::Proxy, overlay.clone()));
-        config.certificate = self.enrol(member.key(), &[name])?;
-        (config.drain, config.tap) = (DRAIN, Some(self.sip.recorder.tap(PROXY_PEER)));
-        let proxy = Proxy::start(member, config).await?;
+        let certificate = self.enrol(member.key(), &[name])?;
+        let mut left = TRIES;
+        let proxy = loop {
+            left -= 1;
+            // UDP and TCP at one port, for a long request goes over TCP to where UDP is. Somebody may be faster.
+            let address = SocketAddr::new(loopback, free_port(loopback));
+            let mut config = ProxyConfig::new(address, self.locator()?);
+            config.certificate = certificate.clone();
+            (config.drain, config.tap) = (DRAIN, Some(self.sip.recorder.tap(PROXY_PEER)));
+            match Proxy::start(member, config).await {
+                Err(ProxyError::Transport(TransportError::Listen { .. })) if left > 0 => {}
+                proxy => break proxy?,
+            }
+        };
         let of = |(protocol, address): &(Protocol, SocketAddr)| {
             let transport = if *protocol == Protocol::Udp { Transport::Udp } else { Transport::Tcp };
             SipEndpoint { transport, port: address.port() }
@@ -183,7 +200,7 @@ impl World {
             ring: RING,
             tap: Some(self.sip.recorder.tap(party)),
         };
-        let failed = |why| LabError::Phone { user: user.aor.to_string(), why };
+        let failed = |why| LabError::Phone { user: user.aor.to_string(), why: Box::new(why) };
         let phone = Softphone::start(&self.access_of(user), request).await.map_err(failed)?;
         self.sip.phones.insert(party, phone);
         Ok(())
@@ -212,7 +229,7 @@ impl World {
             ring: RING,
             tap: Some(self.sip.recorder.tap(party)),
         };
-        let failed = |why| LabError::Phone { user: aor.clone(), why };
+        let failed = |why| LabError::Phone { user: aor.clone(), why: Box::new(why) };
         let phone = Softphone::start(&access, request).await.map_err(failed)?;
         self.sip.phones.insert(party, phone);
         Ok(())

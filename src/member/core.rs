@@ -30,7 +30,7 @@ use crate::{
         persist::{Persist, PersistError, RecordKey, SetAside},
         placement::PlacementConfig,
         storer::{Change, Storer},
-        swarm::Network,
+        swarm::{AskError, Network},
     },
     record::{Refusal, Trust, VerifiedRecord},
 };
@@ -106,7 +106,7 @@ pub(super) struct Core {
     /// What has been found of services.
     catalogue: Catalogue,
     /// What its proxy peer tells of itself, for as long as there is one.
-    proxy: Mutex<Weak<proxy::Shared>>,
+    proxy: Mutex<Weak<proxy::Hub>>,
     request_timeout: Duration,
     started: UnixMs,
 }
@@ -179,8 +179,25 @@ impl Core {
         }
     }
 
+    /// Asks a member that may be this one itself.
+    pub(super) async fn call<C: Call>(
+        self: &Arc<Self>,
+        to: &PeerInfo,
+        call: &C,
+        timeout: Duration,
+    ) -> Result<C::Reply, AskError> {
+        if to.peer != self.network.peer() {
+            return self.network.call(to, call, timeout).await;
+        }
+        let response = match Self::respond(self, Caller::Peer(to.peer), RequestFrame::of(call)?) {
+            Answer::Now(response) => response,
+            Answer::Later(later) => tokio::time::timeout(timeout, later).await.map_err(|_| AskError::Timeout)?,
+        };
+        response.reply::<C>().map_err(AskError::Refused)
+    }
+
     /// The descriptor.
-    pub(super) fn descriptor(&self) -> &Descriptor {
+    pub(super) fn descriptor(&self) -> &Arc<Descriptor> {
         &self.descriptor
     }
 
@@ -328,6 +345,8 @@ impl Core {
     fn lookup_config(&self, timeout: Duration) -> LookupConfig {
         let mut config = LookupConfig::for_overlay(self.descriptor.limits()).within(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
+        // Whoever has met others and knows nobody any more is cut off.
+        config.founder = !self.network().table().has_met_anybody();
         config
     }
 
@@ -366,7 +385,8 @@ impl Core {
     /// Stores a record at those responsible. If they hold a newer one of its instance, it is no longer kept here.
     pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
         let seeds = self.seeds(record.position());
-        let mut config = PlacementConfig::for_overlay(self.descriptor.limits(), true).within(timeout);
+        let mut config =
+            PlacementConfig::for_overlay(self.descriptor.limits(), self.network.is_for_all()).within(timeout);
         config.request_timeout = self.request_timeout.min(timeout);
         config.walk.request_timeout = self.request_timeout.min(timeout);
         let store_here = |envelope: &[u8]| self.accept(envelope, None);
@@ -529,8 +549,8 @@ impl Core {
     }
 
     /// Tells of a proxy peer in the status from now on, until it ends.
-    pub(super) fn set_proxy(&self, shared: &Arc<proxy::Shared>) {
-        *lock(&self.proxy) = Arc::downgrade(shared);
+    pub(super) fn set_proxy(&self, hub: &Arc<proxy::Hub>) {
+        *lock(&self.proxy) = Arc::downgrade(hub);
     }
 
     /// Waits until what is held is on disk.
@@ -547,7 +567,7 @@ impl Core {
         let _ = flushed.await;
     }
 
-    fn publish(&self, event: Event) {
+    pub(super) fn publish(&self, event: Event) {
         // An error means that nobody follows.
         let _ = self.network.events().send(event);
     }
@@ -567,7 +587,7 @@ impl Vicinity for Core {
 
     fn own(&self, position: &Position) -> Option<Vec<ByteBuf>> {
         let held = || self.envelopes(position).iter().map(|envelope| envelope.to_vec().into()).collect();
-        self.is_responsible(position).then(held)
+        (self.network.is_for_all() && self.is_responsible(position)).then(held)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod adapter;
 mod config;
 mod core;
 mod error;
+pub mod gatekeeper;
 mod handlers;
 mod join;
 mod keep;
@@ -32,6 +33,7 @@ pub use self::{
     config::{MemberConfig, Timing},
     core::{Handler, remembered},
     error::MemberError,
+    gatekeeper::{Gatekeeper, GatekeeperConfig, GatekeeperError, Publish, PublishBy},
     metrics::{Metrics, MetricsError, MetricsServer},
     offer::{Offer, OfferError, OfferHandle, OfferStatus},
     proxy::{Proxy, ProxyConfig, ProxyError, ProxyTls},

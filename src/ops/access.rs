@@ -20,7 +20,7 @@ use crate::{
     overlay::{
         Answer, Caller, Responder,
         socket::{SocketClient, SocketError},
-        swarm::{Network, NetworkConfig},
+        swarm::{Network, NetworkConfig, Role},
     },
     record::Trust,
 };
@@ -235,6 +235,16 @@ impl Access {
         self.of_family(seeds, &overlay)
     }
 
+    /// Members that can be met: those that the member on this machine knows, or else the given ones or those in the DNS.
+    pub(super) async fn members(&self, known: &Known) -> Result<Vec<PeerInfo>, OpsError> {
+        if self.peers.is_empty()
+            && let Some(mut socket) = self.socket(ViaChoice::Auto).await?
+        {
+            return self.seeds(&mut socket, None).await;
+        }
+        self.entries(known.descriptor.overlay(), Some(known), self.deadline()).await
+    }
+
     /// Finds a way into the overlay that is not a running member's socket.
     pub(super) async fn attach_to_peers(&self, known: Option<Known>) -> Result<Attached, OpsError> {
         let deadline = self.deadline();
@@ -347,9 +357,14 @@ impl Access {
     }
 
     /// A swarm with an identity of its own that only opens streams, and answers over these.
-    pub(super) async fn visitor(&self, descriptor: &Descriptor, key: &SecretKey) -> Result<Network, OpsError> {
+    pub(super) async fn visitor(
+        &self,
+        descriptor: &Descriptor,
+        key: &SecretKey,
+        quic: bool,
+    ) -> Result<Network, OpsError> {
         let mut config = NetworkConfig::client(descriptor.overlay().clone(), descriptor.hash(), self.timeout);
-        config.quic = true;
+        config.quic = quic;
         let (network, bound) = Network::bind(config, key).await?;
         bound.run(Arc::new(Deaf));
         Ok(network)
@@ -363,6 +378,7 @@ impl Access {
         key: &SecretKey,
     ) -> Result<Network, OpsError> {
         let mut config = NetworkConfig::client(descriptor.overlay().clone(), descriptor.hash(), self.timeout);
+        (config.role, config.nat) = (Role::Agent, true);
         (config.listen, config.quic) = (listen, true);
         let (network, bound) = Network::bind(config, key).await?;
         bound.run(Arc::new(Deaf));

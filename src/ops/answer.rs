@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::{
     Access, OpsError,
@@ -22,6 +23,7 @@ use crate::{
     dns::locate::{Locator, Options, has_no_route},
     media::sdp::Local,
     name::{Aor, PeerId},
+    overlay::swarm::Reached,
     sip::{transport::Protocol, uri::SipUri},
     ua::{AgentConfig, AnswerPlan, CallId, Event},
 };
@@ -90,8 +92,7 @@ pub async fn answer(
         () = &mut shutdown => return Ok(()),
     };
     report(AnswerReport::Listening(listening(&phone, stay.as_ref(), request)));
-    let presence = stay.as_mut().map(|stay| &mut stay.presence);
-    let result = serve(&mut phone, presence, request, report, shutdown).await;
+    let result = serve(&mut phone, stay.as_mut(), request, report, shutdown).await;
     drop(phone);
     if let Some(stay) = stay {
         let left = stay.presence.end().await;
@@ -167,9 +168,19 @@ fn listening(phone: &Phone, stay: Option<&inside::Stay>, request: &AnswerRequest
     ListeningOutcome { status: "listening", user: request.user.clone(), peer, addresses }
 }
 
+/// Waits until others reach this process in another way, and tells where.
+async fn moved(reached: &mut Option<watch::Receiver<Reached>>) -> Vec<String> {
+    if let Some(reached) = reached
+        && reached.changed().await.is_ok()
+    {
+        return reached.borrow_and_update().addresses.clone();
+    }
+    std::future::pending().await
+}
+
 async fn serve(
     phone: &mut Phone,
-    mut presence: Option<&mut Presence>,
+    mut stay: Option<&mut inside::Stay>,
     request: &AnswerRequest,
     report: &mut dyn FnMut(AnswerReport),
     shutdown: impl Future<Output = ()>,
@@ -178,6 +189,7 @@ async fn serve(
     let mut running: BTreeMap<CallId, Tracker> = BTreeMap::new();
     let (mut taken, mut over, mut ending) = (0_u64, 0_u64, false);
     let mut refresh = Instant::now() + Presence::refresh_after();
+    let mut reached = stay.as_ref().map(|stay| stay.network.reached());
     while !(ending && running.is_empty()) && request.count.is_none_or(|count| over < count) {
         tokio::select! {
             biased;
@@ -205,10 +217,16 @@ async fn serve(
                     report(AnswerReport::Call(Box::new(tracker.finish(flow, now))));
                 }
             }
-            () = tokio::time::sleep_until(refresh.into()), if presence.is_some() => {
+            addresses = moved(&mut reached) => {
+                // Callers dial what the record names.
+                if stay.as_mut().is_some_and(|stay| stay.presence.move_to(&addresses)) {
+                    refresh = Instant::now();
+                }
+            }
+            () = tokio::time::sleep_until(refresh.into()), if stay.is_some() => {
                 refresh = Instant::now() + Presence::refresh_after();
-                if let Some(presence) = &mut presence
-                    && let Err(error) = presence.refresh().await
+                if let Some(stay) = &mut stay
+                    && let Err(error) = stay.presence.refresh().await
                 {
                     tracing::warn!("{error}; trying again");
                     refresh = Instant::now() + Duration::from_secs(30);

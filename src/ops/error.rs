@@ -4,7 +4,7 @@ use crate::{
     dns::{DnsError, PublishError},
     identity::IdentityError,
     kind::Kind,
-    member::{MemberError, MetricsError, PhonesError, ProxyError},
+    member::{GatekeeperError, MemberError, MetricsError, PhonesError, ProxyError},
     name::{InstanceId, NameError, OverlayId, PeerId},
     overlay::{
         socket::SocketError,
@@ -44,6 +44,9 @@ pub enum OpsError {
     /// The member cannot be a proxy peer.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The member cannot be a gatekeeper.
+    #[error(transparent)]
+    Gatekeeper(#[from] GatekeeperError),
     /// The file of an adapter's phones.
     #[error(transparent)]
     Phones(#[from] PhonesError),
@@ -245,6 +248,7 @@ impl OpsError {
             Self::Socket(error) => error.kind(),
             Self::Network(error) => error.kind(),
             Self::Member(error) => error.kind(),
+            Self::Gatekeeper(error) => error.kind(),
             Self::Metrics(error) => error.kind(),
             Self::Proxy(error) => error.kind(),
             Self::Phones(error) => error.kind(),

@@ -1,5 +1,9 @@
 //! Being a user agent of the overlay for a while: a swarm that SIP streams go over, and a routing record that names it.
 
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
 use super::{
     Access, OpsError, ViaChoice,
     finder::Inside,
@@ -8,6 +12,7 @@ use super::{
     presence::Presence,
 };
 use crate::{
+    client::Closest,
     identity::SecretKey,
     member::sip_streams,
     name::{Aor, PeerId, ResourceName},
@@ -15,6 +20,13 @@ use crate::{
     record::{Contact, MAX_Q},
     sip::transport::OverlayPort,
 };
+
+/// Members that a user agent connects to before it registers.
+const MET: usize = 4;
+/// How long the others have once one of them has answered.
+const OTHERS: Duration = Duration::from_millis(300);
+/// How long finding out how this process is reached may take, once members are connected.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// A process that is in the overlay as a user agent.
 pub(super) struct Stay {
@@ -44,9 +56,36 @@ pub(super) async fn enter(
     let listen = listen_addresses(&access, &JoinRequest::default());
     let network = access.listener(&descriptor, listen, &key).await?;
     let port = overlay_port(&network).await?;
+    meet(&access, &lookups, &network).await?;
     let info = network.myself();
     let contact = Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q };
     let presence = Presence::begin(&access, &mut lookups, aor, contact, !callee).await?;
     let inside = Inside::new(descriptor.overlay().clone(), lookups, info.peer);
     Ok((Stay { network, presence }, inside, (info.peer, port)))
+}
+
+/// Connects to a few members: they tell under which address they see this process, and relay for it if it needs that.
+async fn meet(access: &Access, lookups: &Lookups, network: &Network) -> Result<(), OpsError> {
+    let mut members = access.members(lookups.known()).await?;
+    members.truncate(MET);
+    let target = network.peer().position();
+    let mut asked: JoinSet<_> = members
+        .into_iter()
+        .map(|member| {
+            let (network, timeout) = (network.clone(), access.timeout);
+            async move { network.call(&member, &Closest { target, count: 1 }, timeout).await.is_ok() }
+        })
+        .collect();
+    // Most see the same; one that is dead need not hold up a call.
+    while let Some(answered) = asked.join_next().await {
+        if answered.unwrap_or(false) {
+            let others = async { while asked.join_next().await.is_some() {} };
+            if tokio::time::timeout(OTHERS, others).await.is_err() {
+                break;
+            }
+        }
+    }
+    asked.detach_all();
+    network.settled(SETTLED).await;
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::{
     future::Future,
-    net::SocketAddr,
-    path::PathBuf,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,20 +11,34 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
-pub use crate::member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE};
 use crate::{
     dns::{
-        Family,
+        Family, TsigKey,
         locate::{Locator, Options, Transport, has_no_route},
+        publish::{Publisher, ZoneAt},
     },
+    gatekeeper::Config,
     identity::{Descriptor, Home, HomeLock, Pins, Policy},
-    member::{AdapterConfig, Member, MemberConfig, Proxy, ProxyConfig, adapter, remembered},
+    member::{
+        AdapterConfig, Gatekeeper, GatekeeperConfig, GatekeeperError, Member, MemberConfig, Proxy, ProxyConfig,
+        Publish, PublishBy, adapter, remembered,
+    },
     name::OverlayId,
     sip::transport::Protocol,
+};
+pub use crate::{
+    gatekeeper::TEMPLATE as GATEKEEPER_TEMPLATE,
+    member::{ProxyTls, adapter::TEMPLATE as PHONES_TEMPLATE},
+    overlay::swarm::CircuitLimits,
 };
 
 /// How long calls that are being set up may take to finish when a proxy peer leaves.
 const DRAIN: Duration = Duration::from_secs(30);
+/// The lease of a proxy peer that has the zone's key itself, in seconds.
+const LEASE: u32 = 120;
+
+/// How long finding out how others reach a new member may take.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What is asked of a new member.
 #[derive(Debug, Clone, Default)]
@@ -37,10 +51,14 @@ pub struct JoinRequest {
     pub mdns: bool,
     /// How to be a proxy peer, if it is to be one.
     pub proxy: Option<ProxyRequest>,
+    /// The gatekeeper's file, if it is to be one.
+    pub gatekeeper: Option<PathBuf>,
     /// How to be an adapter, if it is to be one.
     pub adapter: Option<AdapterRequest>,
     /// Where to serve metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// What one circuit through this member may cost it.
+    pub circuits: CircuitLimits,
 }
 
 /// What is asked of a proxy peer.
@@ -50,6 +68,21 @@ pub struct ProxyRequest {
     pub listen: SocketAddr,
     /// Where to listen over TLS, and with which certificate.
     pub tls: Option<ProxyTls>,
+    /// How to enter the DNS, if it is to be entered.
+    pub publish: Option<PublishRequest>,
+}
+
+/// How a proxy peer is to enter the DNS.
+#[derive(Debug, Clone, Default)]
+pub struct PublishRequest {
+    /// The addresses at which the public network reaches it, if not those where it listens.
+    pub addresses: Vec<IpAddr>,
+    /// Whether to enter although it is behind a NAT (R11).
+    pub force: bool,
+    /// The zone's key, if it has that itself; else a gatekeeper is asked.
+    pub key: Option<PathBuf>,
+    /// The zone's primary server; else the one that its SOA record names. Only with the key.
+    pub server: Option<SocketAddr>,
 }
 
 /// What is asked of an adapter.
@@ -79,18 +112,47 @@ pub async fn join(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     let started = Instant::now();
+    // What is wrong with files shows before anybody is bothered.
+    let gatekeeper = request.gatekeeper.as_deref().map(|file| gatekeeper_config(access, file)).transpose()?;
+    let key = request.proxy.iter().filter_map(|proxy| proxy.publish.as_ref()?.key.as_deref()).next();
+    let key = key.map(TsigKey::load).transpose()?;
     tokio::pin!(shutdown);
     let running = tokio::select! {
         running = start(access, request) => running?,
         () = &mut shutdown => return Ok(()),
     };
+    let served = serve(access, request, &running, (gatekeeper, key), started, report, shutdown).await;
+    // Whatever went wrong after it had joined: it leaves in good order.
+    running.member.stop().await;
+    served
+}
+
+/// What a member is beyond a member, until `shutdown`.
+async fn serve(
+    access: &Access,
+    request: &JoinRequest,
+    running: &Running,
+    (gatekeeper, key): (Option<GatekeeperConfig>, Option<TsigKey>),
+    started: Instant,
+    report: &mut impl FnMut(JoinOutcome),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), OpsError> {
     let member = &running.member;
+    let gatekeeper = match gatekeeper {
+        Some(config) => Some(Gatekeeper::start(member, config).await?),
+        None => None,
+    };
     let metrics = match request.metrics {
         Some(address) => Some(member.metrics().serve(address).await?),
         None => None,
     };
     let proxy = match proxy_config(access, request, &running.known.descriptor)? {
-        Some(config) => Some(Proxy::start(member, config).await?),
+        Some(mut config) => {
+            if let Some(publish) = request.proxy.as_ref().and_then(|proxy| proxy.publish.as_ref()) {
+                config.publish = Some(publish_by(access, publish, key, running.known.descriptor.overlay()).await?);
+            }
+            Some(Proxy::start(member, config).await?)
+        }
         None => None,
     };
     let status = member.status();
@@ -103,6 +165,10 @@ pub async fn join(
         addresses: member.full_addresses(),
         socket: member.socket().map(|path| path.display().to_string()).unwrap_or_default(),
         proxy: proxy.iter().flat_map(|proxy| proxy.listening()).map(sip_address).collect(),
+        gatekeeper: gatekeeper.as_ref().map(|gatekeeper| {
+            let ZoneAt { zone, server, .. } = gatekeeper.zone();
+            format!("{zone} on {server}")
+        }),
         adapter: proxy.iter().flat_map(|proxy| proxy.phones()).map(sip_address).collect(),
         metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
@@ -113,7 +179,9 @@ pub async fn join(
     if let Some(proxy) = proxy {
         proxy.stop().await;
     }
-    running.member.stop().await;
+    if let Some(gatekeeper) = gatekeeper {
+        gatekeeper.stop().await;
+    }
     Ok(())
 }
 
@@ -183,14 +251,42 @@ fn proxy_config(
     };
     let mut config = ProxyConfig::without_proxy(Locator::new(access.resolver()?, options));
     config.drain = DRAIN;
-    if let Some(ProxyRequest { listen, tls }) = request.proxy.clone() {
+    if let Some(ProxyRequest { listen, tls, .. }) = request.proxy.clone() {
         (config.address, config.tls) = (Some(listen), tls);
     }
     if let Some(AdapterRequest { listen, phones }) = &request.adapter {
-        let (phones, algorithms) = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
-        config.adapter = Some(AdapterConfig::new(*listen, phones, algorithms));
+        let phones = adapter::load(phones, descriptor.overlay(), &access.own_home()?)?;
+        config.adapter = Some(AdapterConfig::new(*listen, phones));
     }
     Ok(Some(config))
+}
+
+fn gatekeeper_config(access: &Access, path: &Path) -> Result<GatekeeperConfig, OpsError> {
+    let file = Config::load(path).map_err(GatekeeperError::from)?;
+    TsigKey::load(&file.key)?;
+    let path = Some(path.to_owned());
+    Ok(GatekeeperConfig { file, path, resolver: access.resolver()?, certificate: None, timeout: access.timeout })
+}
+
+async fn publish_by(
+    access: &Access,
+    request: &PublishRequest,
+    key: Option<TsigKey>,
+    overlay: &OverlayId,
+) -> Result<Publish, OpsError> {
+    let resolver = access.resolver()?;
+    let by = match key {
+        None => PublishBy::Gatekeeper,
+        Some(key) => {
+            let zone = match request.server {
+                Some(server) => ZoneAt::on(server, overlay, access.timeout).await?,
+                None => ZoneAt::find(&resolver, overlay, access.timeout).await?,
+            };
+            let publisher = Box::new(Publisher::new(zone, key, access.timeout));
+            PublishBy::Key { publisher, lease: LEASE }
+        }
+    };
+    Ok(Publish { by, resolver, addresses: request.addresses.clone(), force: request.force })
 }
 
 /// A listening address as tools show it: `udp 192.0.2.1:5060`.
@@ -207,6 +303,7 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.revocations = known.revocations.clone();
     config.network.quic = true;
     config.network.nat = true;
+    config.network.circuits = request.circuits;
     config.network.mdns = request.mdns;
     config.network.listen = listen_addresses(access, request);
     config.peers = peers;
@@ -215,6 +312,10 @@ pub(super) async fn start(access: &Access, request: &JoinRequest) -> Result<Runn
     config.home = Some(home.clone());
     config.timing.join = access.timeout;
     let member = Member::start(config).await?;
+    if !member.network().table().is_empty() {
+        // Whoever asks for its addresses next should get those that lead here.
+        member.network().settled(SETTLED).await;
+    }
     for file in member.set_aside() {
         tracing::warn!(
             "{} could not be read ({}); it was set aside as {} and a new one begun",

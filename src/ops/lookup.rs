@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Access, OpsError, ViaChoice,
-    access::{Attached, Route, describe},
+    access::{Attached, Known, Route, describe},
     outcome::{LookupOutcome, LookupStatus, TraceView, Via},
     race::{RACED, Worth, race},
     view,
@@ -99,6 +99,11 @@ impl Lookups {
     fn over(access: &Access, via: ViaChoice, attached: Attached) -> Self {
         let trust = attached.known.trust();
         Self { access: access.clone(), via, attached, trust, started: None, begun: None, traced: false, guide: None }
+    }
+
+    /// What the overlay is, and what this user trusts in it.
+    pub(super) const fn known(&self) -> &Known {
+        &self.attached.known
     }
 
     /// What the overlay is.

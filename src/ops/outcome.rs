@@ -511,6 +511,8 @@ pub struct JoinOutcome {
     /// Where it is a proxy peer for the public network: transports and addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub proxy: Vec<String>,
+    /// The zone that it changes as a gatekeeper, and where; `null` if it is none.
+    pub gatekeeper: Option<String>,
     /// Where ordinary phones register: transports and addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapter: Vec<String>,

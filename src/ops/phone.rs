@@ -93,7 +93,11 @@ impl Phone {
     ) -> Result<Self, OpsError> {
         let tape = Tape::new(capture)?;
         let (peer, overlay) = overlay.unzip();
-        let limits = transport::Limits { keep_alive: Some(KEEP_ALIVE), ..transport::Limits::default() };
+        let mut limits = transport::Limits { keep_alive: Some(KEEP_ALIVE), ..transport::Limits::default() };
+        if listen.is_empty() {
+            // Nothing but streams of the overlay: whoever is alive there answers what keeps them alive.
+            limits.idle = KEEP_ALIVE * 3;
+        }
         let tap = capture.tap.clone();
         let config_of = transport::Config { listen, overlay, limits, tap, ..transport::Config::default() };
         let transport::Bound { transports, events, udp } = Transports::bind(config_of)?;
@@ -240,7 +244,7 @@ impl Phone {
                 let token = transaction::Token::of_number(token);
                 self.agent.transport_failed(token, error.hop(), &error.to_string(), Instant::now());
             }
-            transport::Event::Closed { flow } => self.agent.closed(flow, Instant::now()),
+            transport::Event::Closed { flow, .. } => self.agent.closed(flow, Instant::now()),
         }
     }
 

@@ -81,6 +81,17 @@ impl Presence {
         Duration::from_secs(LIFETIME.as_secs() / 2)
     }
 
+    /// Has the record name these addresses from the next refresh on; says whether that is a change.
+    pub(super) fn move_to(&mut self, new: &[String]) -> bool {
+        match self.contacts.first_mut() {
+            Some(Contact::Overlay { addresses, .. }) if !new.is_empty() && addresses != new => {
+                *addresses = new.to_vec();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Stores the record once more.
     pub(super) async fn refresh(&mut self) -> Result<(), OpsError> {
         let body = Body::User { contacts: self.contacts.clone() };

@@ -1,5 +1,7 @@
 //! Registering with a public SIP network: `p2p-register --public` (draft §4.2).
 
+mod outcome;
+
 use std::{
     future::Future,
     sync::Arc,
@@ -7,8 +9,8 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use serde::Serialize;
 
+pub use self::outcome::{PublicOutcome, PublicStatus, Step, StepOutcome};
 use super::{
     Access, OpsError, ViaChoice,
     finder::{Finder, Found, Inside},
@@ -23,17 +25,12 @@ use super::{
 use crate::{
     client::PeerInfo,
     dns::locate::{Locator, Options},
-    identity::SecretKey,
+    identity::{Descriptor, SecretKey},
     kind::Kind,
     name::{Aor, PeerId, ResourceName},
     overlay::swarm::{AskError, Network},
     record::Contact,
-    sip::{
-        digest::User,
-        tap::Tap,
-        transport::{OverlayPort, Remote},
-        uri::SipUri,
-    },
+    sip::{digest::User, tap::Tap, transport::Remote, uri::SipUri},
     ua::{AgentConfig, Binding, Failure, RegisterEvent, RegisterFault, RegisterPlan, registrar_of},
 };
 
@@ -74,107 +71,6 @@ impl PublicRequest {
     /// [`OpsError::PublicAor`]: no address of record, or one of the overlay itself.
     pub fn check(public: &str, aor: &Aor) -> Result<(), OpsError> {
         PublicAor::parse(public, aor).map(drop)
-    }
-}
-
-/// A step of draft §4.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Step {
-    /// The user is registered in the overlay.
-    OverlayRegistration,
-    /// Proxy peers are looked up.
-    ProxyLookup,
-    /// One of them is reached: the outbound proxy.
-    OutboundProxy,
-    /// The overlay URL is bound to the public address of record, by REGISTER through the outbound proxy.
-    Register,
-    /// The user's record in the overlay is taken out again.
-    OverlayRemoval,
-}
-
-/// A step, and how long it took.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepOutcome {
-    /// Which one.
-    pub step: Step,
-    /// What came of it.
-    pub result: String,
-    /// How long it took.
-    pub took_ms: f64,
-}
-
-/// The outcome of a public registration, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PublicStatus {
-    /// Bound.
-    Registered,
-    /// No longer bound.
-    Removed,
-    /// Still bound, because other devices of the user need it; this one is out of the overlay.
-    Kept,
-    /// Refused, by the registrar or in the overlay (exit 1).
-    Refused,
-    /// Nobody answered, or could (exit 3).
-    Unreachable,
-    /// Refused by the overlay, or found there, as not to be trusted (exit 4).
-    Untrusted,
-    /// This machine did not let it through (exit 5).
-    LocalFailure,
-}
-
-/// What `p2p-register --public` achieved.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PublicOutcome {
-    /// The outcome.
-    pub status: PublicStatus,
-    /// The public address of record.
-    pub aor: String,
-    /// What it is bound to: the overlay URL.
-    pub contact: String,
-    /// Where the REGISTER went.
-    pub registrar: String,
-    /// The peer id of the proxy peer by which the answer came.
-    pub proxy: Option<PeerId>,
-    /// The final status, if the registrar or a proxy gave one.
-    pub code: Option<u16>,
-    /// Why it is not as wished.
-    pub reason: Option<String>,
-    /// The realm that was answered last.
-    pub realm: Option<String>,
-    /// The hash with which it was.
-    pub algorithm: Option<&'static str>,
-    /// Challenges answered.
-    pub challenges: u32,
-    /// For how long the registrar keeps the binding.
-    pub expires_in_ms: Option<u64>,
-    /// Whether that is shorter than was asked for.
-    pub shortened: bool,
-    /// Everything that the address of record is bound to.
-    pub bindings: Vec<String>,
-    /// Where the registrar redirected to.
-    pub redirected_to: Option<String>,
-    /// Other devices of the user that are registered in the overlay.
-    pub other_devices: u32,
-    /// When it will be tried again.
-    pub again_in_ms: Option<u64>,
-    /// What was done, in order.
-    pub steps: Vec<StepOutcome>,
-    /// From the beginning to the end.
-    pub elapsed_ms: f64,
-}
-
-impl PublicOutcome {
-    /// What sort of failure it is; `None` if it is none.
-    pub const fn kind(&self) -> Option<Kind> {
-        match self.status {
-            PublicStatus::Registered | PublicStatus::Removed | PublicStatus::Kept => None,
-            PublicStatus::Refused => Some(Kind::Negative),
-            PublicStatus::Unreachable => Some(Kind::Unreachable),
-            PublicStatus::Untrusted => Some(Kind::Untrusted),
-            PublicStatus::LocalFailure => Some(Kind::Local),
-        }
     }
 }
 
@@ -258,9 +154,10 @@ struct Session<'a> {
     /// The overlay URL, as the registrar is to have it (no `gr`: it stands for every device of the user).
     contact: String,
     registrar: Registrar<'a>,
-    network: Network,
+    descriptor: Arc<Descriptor>,
+    /// This process's key in the overlay, unless it is a member already.
+    key: SecretKey,
     finder: Arc<Finder>,
-    port: Option<OverlayPort>,
     other_devices: u32,
     /// Whether the overlay has a record that names this process.
     visiting: bool,
@@ -288,19 +185,19 @@ impl<'a> Session<'a> {
         let known = lookups.lookup(&name).await?;
         let device = access.own_home()?.instance_key()?.instance();
         let (own, others): (Vec<_>, Vec<_>) = known.records.iter().partition(|record| record.instance == device);
-        let kept = own.first().map(|record| contacts_of(record)).unwrap_or_default();
+        let mut kept = own.first().map(|record| contacts_of(record)).unwrap_or_default();
+        kept.retain(|contact| !is_guest(contact));
         let mut registrar = Registrar::new(access, inside, kept).await?;
-        let network = match &registrar.desk {
-            Desk::Member(running) => running.member.network().clone(),
+        let key = SecretKey::generate()?;
+        let peer = match &registrar.desk {
+            Desk::Member(running) => running.member.peer(),
             Desk::Socket(_) | Desk::Peers { .. } => {
-                let network = named.visitor(&descriptor, &SecretKey::generate()?).await?;
-                let addresses = network.addresses();
-                registrar.guest = Some(Contact::Overlay { peer: network.peer(), addresses, q: LAST });
-                network
+                // Nobody dials it: what it asks is answered on the streams that it opens.
+                registrar.guest = Some(Contact::Overlay { peer: key.peer_id(), addresses: Vec::new(), q: LAST });
+                key.peer_id()
             }
         };
-        let port = Some(overlay_port(&network).await?);
-        let inside = Inside::new(descriptor.overlay().clone(), lookups, network.peer());
+        let inside = Inside::new(descriptor.overlay().clone(), lookups, peer);
         let locator = Locator::new(access.resolver()?, Options::default());
         let scheme = if public.secure { "sips" } else { "sip" };
         Ok(Self {
@@ -309,9 +206,9 @@ impl<'a> Session<'a> {
             contact: format!("{scheme}:{}@{}", request.aor.user(), request.aor.host()),
             public,
             registrar,
-            network,
+            descriptor,
+            key,
             finder: Arc::new(Finder::new(Some(inside), locator, None, access.timeout).watched(request.tap.clone())),
-            port,
             other_devices: u32::try_from(others.len()).unwrap_or(u32::MAX),
             visiting: false,
             removed: false,
@@ -414,7 +311,8 @@ impl<'a> Session<'a> {
         self.done(Step::ProxyLookup, format!("{} found", found.len()), began, report);
 
         let began = Instant::now();
-        match reach(&self.network, &found, self.access.timeout).await {
+        let network = self.network(&found).await?;
+        match reach(&network, &found, self.access.timeout).await {
             Ok(peer) => {
                 self.finder.prefer(&uri, Remote::Peer(peer)).await;
                 self.done(Step::OutboundProxy, peer.to_string(), began, report);
@@ -428,9 +326,19 @@ impl<'a> Session<'a> {
                 return Ok(Err(Box::new(self.nobody(PublicStatus::Unreachable, why))));
             }
         }
-        let port = self.port.take().map(|port| (self.network.peer(), port));
+        let port = Some((network.peer(), overlay_port(&network).await?));
         let capture = CaptureRequest { tap: self.request.tap.clone(), ..CaptureRequest::default() };
         Phone::start(AgentConfig::default(), Vec::new(), port, self.finder.clone(), &capture).map(Ok)
+    }
+
+    /// What opens streams to proxy peers. QUIC is set up only if one of them has nothing else, or others may have.
+    async fn network(&self, proxies: &[Found]) -> Result<Network, OpsError> {
+        if let Desk::Member(running) = &self.registrar.desk {
+            return Ok(running.member.network().clone());
+        }
+        let only_quic = |found: &Found| found.hop.addresses.iter().all(|address| address.contains("/quic-v1"));
+        let quic = self.request.stay || proxies.iter().any(only_quic);
+        self.access.visitor(&self.descriptor, &self.key, quic).await
     }
 
     fn plan(&self, keep: bool) -> RegisterPlan {
@@ -584,6 +492,11 @@ impl<'a> Session<'a> {
         let again_in_ms = again.map(super::view::milliseconds);
         PublicOutcome { code, reason: Some(reason), again_in_ms, ..self.outcome(status) }
     }
+}
+
+/// Whether a contact is a process like this one, which was killed before it could take itself out.
+fn is_guest(contact: &Contact) -> bool {
+    matches!(contact, Contact::Overlay { addresses, q: LAST, .. } if addresses.is_empty())
 }
 
 /// The first proxy peer to which there is a stream. One that hangs does not hold up the others.

@@ -17,6 +17,7 @@ use super::{
     outcome::{DiscoverStatus, OfferView},
 };
 use crate::{
+    client::gatekeeper::{Decision, Decisions, DecisionsReply},
     clock::UnixMs,
     dns::{
         DescriptorPointer, PublishError, TsigKey, dnsaddr_text,
@@ -24,6 +25,7 @@ use crate::{
     },
     kind::Kind,
     name::{OverlayId, PeerId, Service},
+    overlay::socket::SocketClient,
 };
 
 /// The most multiaddrs of one proxy peer that are published.
@@ -136,6 +138,30 @@ pub struct ActionView {
     pub error: Option<String>,
     /// What makes nsupdate do the same; only with a dry run.
     pub script: Option<String>,
+}
+
+/// What the gatekeeper on this machine has decided lately.
+#[derive(Debug, Clone, Serialize)]
+pub struct PendingOutcome {
+    /// `pending`, or `none` if nobody waits.
+    pub status: &'static str,
+    /// Those whose proof is waited for, and those who were refused and have not entered since; the newest first.
+    pub pending: Vec<Decision>,
+    /// All decisions, the newest first.
+    pub decisions: Vec<Decision>,
+}
+
+/// Asks the gatekeeper on this machine who waits to enter the DNS, and why.
+///
+/// # Errors
+/// [`OpsError`]: no member runs here, or it is no gatekeeper.
+pub async fn pending(access: &Access) -> Result<PendingOutcome, OpsError> {
+    let mut socket = SocketClient::connect(&access.socket_path()).await?;
+    let answer = tokio::time::timeout(access.timeout, socket.call(&Decisions {})).await;
+    let DecisionsReply { pending, decisions } =
+        answer.map_err(|_| access.timed_out("the member on this machine"))??;
+    let status = if pending.is_empty() { "none" } else { "pending" };
+    Ok(PendingOutcome { status, pending, decisions })
 }
 
 /// Publishes a proxy peer, or renews it; with `dry_run` says what would be sent.
@@ -346,9 +372,11 @@ impl Job {
                 let plans = publisher.plan_reap(zone)?;
                 plans.iter().find(|plan| plan.host == *host).map(|plan| plan.update.script(server))
             }
-            Self::Add(wanted) | Self::Renew(wanted) => publisher.add(wanted, force).await.map(|_| None)?,
+            Self::Add(wanted) | Self::Renew(wanted) => {
+                publisher.add_as_read(zone, wanted, force).await.map(|_| None)?
+            }
             Self::Remove(host) => publisher.remove(host, force).await.map(|_| None)?,
-            Self::Reap(host) => publisher.reap(host).await.map(|_| None)?,
+            Self::Reap(host) => publisher.reap_as_read(zone, host).await.map(|_| None)?,
         })
     }
 }

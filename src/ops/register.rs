@@ -93,6 +93,19 @@ impl From<Route> for Desk {
 }
 
 impl Desk {
+    /// The member on this machine, as others see it, if that is who takes the records.
+    async fn member(&mut self, access: &Access) -> Result<Option<PeerInfo>, OpsError> {
+        match self {
+            Self::Socket(socket) => {
+                let status = tokio::time::timeout(access.timeout, socket.call(&Status {})).await;
+                let status = status.map_err(|_| access.timed_out("the member on this machine"))??;
+                Ok(Some(PeerInfo { peer: status.peer, addresses: status.addresses }))
+            }
+            Self::Member(running) => Ok(Some(running.member.info())),
+            Self::Peers { .. } => Ok(None),
+        }
+    }
+
     /// Hands a record in, and waits for what became of it.
     pub(super) async fn hand_in(&mut self, access: &Access, put: Put) -> Result<(PutReply, Via), OpsError> {
         let timeout = access.timeout;
@@ -128,6 +141,8 @@ pub(super) struct Registrar<'a> {
     descriptor: std::sync::Arc<Descriptor>,
     /// What the device is bound to.
     pub(super) contacts: Vec<Contact>,
+    /// Whether that is the member on this machine.
+    needs_member: bool,
     /// What it is bound to for as long as this process runs.
     pub(super) guest: Option<Contact>,
     pub(super) lifetime: Duration,
@@ -153,30 +168,25 @@ impl<'a> Registrar<'a> {
             (None, None) => {}
         }
         let needs_member = contacts.is_empty() && !request.remove;
-        let (descriptor, mut desk) = open_desk(access, request, needs_member).await?;
+        let (descriptor, desk) = open_desk(access, request, needs_member).await?;
         request.aor.check_overlay(descriptor.overlay())?;
         let lifetime = lifetime(request, &descriptor)?;
         let home = access.own_home()?;
         let key = home.instance_key()?;
         let certificate = credentials(access, &home, &key, &descriptor, &request.aor)?;
-        if needs_member {
-            let info = match &mut desk {
-                Desk::Socket(socket) => {
-                    let status = tokio::time::timeout(access.timeout, socket.call(&Status {}))
-                        .await
-                        .map_err(|_| access.timed_out("the member on this machine"))??;
-                    PeerInfo { peer: status.peer, addresses: status.addresses }
-                }
-                Desk::Member(running) => running.member.info(),
-                Desk::Peers { .. } => return Err(OpsError::NoContact { aor: request.aor.to_string() }),
-            };
-            contacts.push(Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q });
-        }
-        Ok(Self { access, request, home, key, certificate, descriptor, contacts, guest: None, lifetime, desk })
+        let guest = None;
+        Ok(Self { access, request, home, key, certificate, descriptor, contacts, needs_member, guest, lifetime, desk })
     }
 
     /// Makes a record, or one that removes it, has it stored, and says what became of it.
     pub(super) async fn store(&mut self, remove: bool, started: Instant) -> Result<RegisterOutcome, OpsError> {
+        if self.needs_member && !remove {
+            // Asked each time: how it is reached may have changed.
+            let Some(info) = self.desk.member(self.access).await? else {
+                return Err(OpsError::NoContact { aor: self.request.aor.to_string() });
+            };
+            self.contacts = vec![Contact::Overlay { peer: info.peer, addresses: info.addresses, q: MAX_Q }];
+        }
         let now = UnixMs::now();
         let sequence = self.home.next_sequence(now)?;
         let contacts = if remove {

@@ -6,7 +6,7 @@ use crate::record::MAX_ADDRESSES;
 
 /// From how far an address can be reached; the farther the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
+pub(super) enum Scope {
     Public,
     Private,
     LinkLocal,
@@ -25,7 +25,7 @@ pub fn best(addresses: impl IntoIterator<Item = String>) -> Vec<String> {
     for address in addresses {
         if !ranked.iter().any(|(.., known)| *known == address) {
             let ip = ip(&address);
-            ranked.push((scope(ip), Sort::of(ip, &address), address));
+            ranked.push((ip.map_or(Scope::Unknown, scope), Sort::of(ip, &address), address));
         }
     }
     ranked.sort_by_key(|(scope, ..)| *scope);
@@ -56,8 +56,8 @@ impl Sort {
     }
 }
 
-/// The IP address that a multiaddr begins with.
-fn ip(address: &str) -> Option<IpAddr> {
+/// The IP address that a multiaddr begins with, if it begins with one.
+pub(super) fn ip(address: &str) -> Option<IpAddr> {
     let mut parts = address.split('/').skip(1);
     match (parts.next()?, parts.next()?) {
         ("ip4", ip) => ip.parse().ok().map(IpAddr::V4),
@@ -66,12 +66,12 @@ fn ip(address: &str) -> Option<IpAddr> {
     }
 }
 
-fn scope(ip: Option<IpAddr>) -> Scope {
+/// From how far an address can be reached.
+pub(super) fn scope(ip: IpAddr) -> Scope {
     match ip {
-        None => Scope::Unknown,
-        Some(ip) if ip.is_loopback() || ip.is_unspecified() => Scope::Loopback,
-        Some(IpAddr::V4(ip)) => scope_v4(ip),
-        Some(IpAddr::V6(ip)) => ip.to_ipv4_mapped().map_or_else(|| scope_v6(ip), scope_v4),
+        ip if ip.is_loopback() || ip.is_unspecified() => Scope::Loopback,
+        IpAddr::V4(ip) => scope_v4(ip),
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or_else(|| scope_v6(ip), scope_v4),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct LookupConfig {
     pub gather_limit: Duration,
     /// Whether it goes on nevertheless until every storer has answered, or the time is up.
     pub exhaustive: bool,
+    /// Whether there may be no other member at all, so that what a storer that knows nobody does not hold is not found.
+    pub founder: bool,
 }
 
 impl LookupConfig {
@@ -52,6 +54,7 @@ impl LookupConfig {
             gather: Duration::from_millis(100),
             gather_limit: Duration::from_millis(500),
             exhaustive: false,
+            founder: true,
         }
     }
 
@@ -383,7 +386,7 @@ impl LookupMachine {
         }
         let holds_none = |peer: &PeerId| self.answers.get(peer).is_some_and(|answer| answer.rejected == 0);
         let local = self.local_storer().map(|local| holds_none(&local));
-        let alone = self.walk.known() == 0 && local == Some(true);
+        let alone = self.config.founder && self.walk.known() == 0 && local == Some(true);
         if alone || self.walk.is_agreed(usize::from(local == Some(true)), holds_none) {
             Verdict::NotFound
         } else if self.rejected.iter().any(|rejected| rejected.reason.is_untrusted()) {

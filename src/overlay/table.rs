@@ -9,12 +9,15 @@
 //! of*: anybody can make up peers next to any position. Hearsay gives way to a peer that was met, does not change its
 //! addresses, and does not count where the closest members share out their duties.
 //!
+//! A peer that says of itself that it takes no part in routing is left out, whatever others tell of it: it may be
+//! behind a NAT, where nobody reaches it but those it is connected with.
+//!
 //! libp2p has a table too. Ours asks nobody by itself: libp2p-kad 0.49 cannot be kept from refreshing its whole table
 //! whenever a small one grows, and dials the oldest peer of a full bucket for every newcomer, by which an overlay of
 //! 64 members soon has a connection between any two.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -72,6 +75,8 @@ pub enum Heard {
     InReserve,
     /// It is this peer itself.
     Myself,
+    /// It has said itself that it takes no part.
+    Client,
 }
 
 /// A routing table.
@@ -82,12 +87,16 @@ pub struct RoutingTable {
     /// By the number of leading bits in common with `own`.
     buckets: BTreeMap<u32, Bucket>,
     peers: usize,
+    /// Connected peers that take no part in routing.
+    clients: BTreeSet<PeerId>,
+    /// Whether any peer was ever met.
+    met_anybody: bool,
 }
 
 impl RoutingTable {
     /// The empty table of the peer at `own`, with so many peers to a bucket.
     pub const fn new(own: Position, bucket_size: usize) -> Self {
-        Self { own, bucket_size, buckets: BTreeMap::new(), peers: 0 }
+        Self { own, bucket_size, buckets: BTreeMap::new(), peers: 0, clients: BTreeSet::new(), met_anybody: false }
     }
 
     fn bucket_of(&self, position: &Position) -> u32 {
@@ -109,6 +118,12 @@ impl RoutingTable {
         let position = info.peer.position();
         if position == self.own {
             return Heard::Myself;
+        }
+        self.met_anybody |= met;
+        if met {
+            self.clients.remove(&info.peer);
+        } else if self.clients.contains(&info.peer) {
+            return Heard::Client;
         }
         info.addresses = addresses::best(info.addresses);
         let bucket = self.buckets.entry(self.own.distance(&position).common_prefix()).or_default();
@@ -143,6 +158,18 @@ impl RoutingTable {
         bucket.reserve.insert(at, waits);
         bucket.reserve.truncate(RESERVE);
         heard
+    }
+
+    /// Leaves a connected peer out that says that it takes no part in routing, until it says otherwise or is
+    /// [`gone`](Self::gone). Returns what [`remove`](Self::remove) does.
+    pub fn client(&mut self, peer: PeerId) -> Option<Option<PeerId>> {
+        self.clients.insert(peer);
+        self.remove(&peer)
+    }
+
+    /// A peer is connected no longer: what it has said of itself is forgotten.
+    pub fn gone(&mut self, peer: &PeerId) {
+        self.clients.remove(peer);
     }
 
     /// Takes a peer out, for it does not answer. `None`: it was not in the table. `Some`: it was, and this peer from
@@ -229,6 +256,11 @@ impl SharedTable {
         Self(Arc::new(RwLock::new(table)))
     }
 
+    /// Whether any peer was ever met, though it may have gone since.
+    pub fn has_met_anybody(&self) -> bool {
+        self.read().met_anybody
+    }
+
     /// As [`RoutingTable::heard_of`].
     pub fn heard_of(&self, info: PeerInfo) -> Heard {
         self.write().heard_of(info)
@@ -237,6 +269,16 @@ impl SharedTable {
     /// As [`RoutingTable::met`].
     pub fn met(&self, info: PeerInfo) -> Heard {
         self.write().met(info)
+    }
+
+    /// As [`RoutingTable::client`].
+    pub fn client(&self, peer: PeerId) -> Option<Option<PeerId>> {
+        self.write().client(peer)
+    }
+
+    /// As [`RoutingTable::gone`].
+    pub fn gone(&self, peer: &PeerId) {
+        self.write().gone(peer);
     }
 
     /// As [`RoutingTable::remove`].
@@ -308,6 +350,17 @@ mod tests {
             table.heard_of(info(n));
         }
         table
+    }
+
+    #[test]
+    fn a_client_stays_out_whatever_others_tell_of_it() {
+        let mut table = table(3);
+        assert_eq!(table.client(peer(1)), Some(None));
+        assert_eq!((table.heard_of(info(1)), table.contains(&peer(1))), (Heard::Client, false));
+        assert_eq!((table.met(info(1)), table.heard_of(info(1))), (Heard::Entered, Heard::Known));
+        assert_eq!((table.client(peer(1)), table.client(peer(9))), (Some(None), None));
+        table.gone(&peer(1));
+        assert_eq!((table.heard_of(info(1)), table.heard_of(info(9))), (Heard::Entered, Heard::Client));
     }
 
     #[test]

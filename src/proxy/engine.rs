@@ -12,13 +12,14 @@ mod phones;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::Instant,
 };
 
 use bytes::Bytes;
 
-use self::context::{Asked, Context};
+use self::context::{Answered, Asked, Context};
 use super::{
     adapter::Adapter,
     fork::{Health, Patience, Target},
@@ -26,14 +27,14 @@ use super::{
     throttle::{Rate, Throttle},
 };
 use crate::{
+    client::gatekeeper::PROBE,
     name::{Aor, InstanceId, PeerId},
     sip::{
         Message, Method,
-        edit::Edit,
         header::Name,
         respond,
         transaction::{self, ClientId, Layer, ServerId, Token},
-        transport::{Hop, Protocol, Remote, Source, names_peer, response_target},
+        transport::{Hop, Protocol, Remote, Source, names_peer, response_target, via_host},
     },
 };
 
@@ -59,7 +60,17 @@ pub struct Config {
 
 /// A question to the driver. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Question(u64);
+pub struct Question {
+    shard: u8,
+    number: u64,
+}
+
+impl Question {
+    /// The [shard](transaction::Config::shard) of the engine that asks.
+    pub const fn shard(self) -> u8 {
+        self.shard
+    }
+}
 
 /// What is to be located.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +144,8 @@ pub enum Output {
         /// The user that it claims to be, if any.
         claimed: Option<Aor>,
     },
+    /// A gatekeeper's probe has come: the value of its header.
+    Probed(Vec<u8>),
     /// Answer a REGISTER: [`Engine::respond`]. Only a [domain's](Engine::of_domain) engine says so.
     Register {
         /// Its transaction.
@@ -181,17 +194,59 @@ enum Open {
     Context(u64, Asked),
 }
 
+/// What a client transaction is to the engine.
+#[derive(Debug)]
+enum Client {
+    /// An attempt of a response context.
+    Of(u64, usize),
+    /// All that is left of a request: its 2xx may come again (RFC 6026 §8.7).
+    Answered(Box<Answered>),
+}
+
+/// A map by numbers that were given away here one after the other, so that nobody can make them meet.
+type Ids<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// Spreads numbers over a map's buckets.
+#[derive(Debug, Clone, Copy, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing: a map takes its buckets from one end of the hash and its tags from the other.
+        let spread = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ spread >> 32;
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(number.into());
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        octets.iter().for_each(|octet| self.write_u8(*octet));
+    }
+}
+
 /// The proxy core. See the module's documentation.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
     layer: Layer,
-    throttle: Throttle,
+    throttle: Arc<Throttle>,
     adapter: Option<Adapter>,
-    contexts: HashMap<u64, Context>,
-    by_server: HashMap<ServerId, u64>,
-    by_client: HashMap<ClientId, (u64, usize)>,
-    open: HashMap<Question, Open>,
+    /// The peer id as it stands in a Via.
+    via_host: String,
+    contexts: Ids<u64, Context>,
+    by_server: Ids<ServerId, u64>,
+    by_client: Ids<ClientId, Client>,
+    open: Ids<Question, Open>,
     next: u64,
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     outputs: VecDeque<Output>,
@@ -204,14 +259,21 @@ pub struct Engine {
 impl Engine {
     /// An engine without any request. No time that it is ever told may be before `now`.
     pub fn new(config: Config, now: Instant) -> Self {
+        let throttle = Arc::new(Throttle::new(config.rate));
+        Self::sharing(config, throttle, now)
+    }
+
+    /// As [`Engine::new`], one of several that charge the sources of requests together; its own rate does not count.
+    pub fn sharing(config: Config, throttle: Arc<Throttle>, now: Instant) -> Self {
         Self {
             layer: Layer::new(config.transactions.clone(), now),
-            throttle: Throttle::new(config.rate),
+            throttle,
             adapter: None,
-            contexts: HashMap::new(),
-            by_server: HashMap::new(),
-            by_client: HashMap::new(),
-            open: HashMap::new(),
+            via_host: via_host(&config.peer),
+            contexts: Ids::default(),
+            by_server: Ids::default(),
+            by_client: Ids::default(),
+            open: Ids::default(),
             next: 0,
             deadlines: BinaryHeap::new(),
             outputs: VecDeque::new(),
@@ -390,26 +452,7 @@ impl Engine {
             }
             // Of a 2xx that the INVITE's own transaction had: nobody's, or a broken UA's.
             Event::Ack { invite: Some(_), .. } => {}
-            Event::Response { client, message, .. } => {
-                if let Some((id, attempt)) = self.by_client.get(&client).copied()
-                    && let Some(status) = message.status()
-                    && let Some(context) = self.contexts.get_mut(&id)
-                {
-                    if message.check().is_ok() {
-                        let phone = context.phones.get(attempt).copied().flatten();
-                        let message = match (phone, &self.adapter) {
-                            (Some(phone), Some(adapter)) => {
-                                adapter.response(&message, &phone, &self.config.realm).unwrap_or(message)
-                            }
-                            _ => message,
-                        };
-                        context.fork.responded(attempt, status, message, now);
-                    } else {
-                        self.counts.dropped += 1;
-                    }
-                    self.follow(id, now);
-                }
-            }
+            Event::Response { client, message, .. } => self.on_response(client, message, now),
             // RFC 6026 §8.9: nobody is to be reached by a response that was never asked for.
             Event::StrayResponse { .. } => self.counts.dropped += 1,
             Event::Overload { message, source } => {
@@ -419,19 +462,35 @@ impl Engine {
             Event::Timeout { client } => self.failed(client, super::fork::Failure::Timeout, now),
             Event::TransportError { client } => self.failed(client, super::fork::Failure::Transport, now),
             Event::Deadline { .. } | Event::NotAcknowledged { .. } | Event::ResponseFailed { .. } => {}
-            Event::ClientEnded { client } => {
-                if let Some((id, _)) = self.by_client.remove(&client) {
-                    self.client_ended(id);
+            Event::ClientEnded { client } => _ = self.by_client.remove(&client),
+            Event::ServerEnded { server } => _ = self.by_server.remove(&server),
+        }
+    }
+
+    fn on_response(&mut self, client: ClientId, message: Message, now: Instant) {
+        let (Some(found), Some(status)) = (self.by_client.get(&client), message.status()) else { return };
+        if message.check().is_err() {
+            self.counts.dropped += 1;
+            return;
+        }
+        match found {
+            Client::Of(id, attempt) => {
+                let (id, attempt) = (*id, *attempt);
+                if let Some(context) = self.contexts.get_mut(&id) {
+                    let phone = context.phones.get(attempt).copied().flatten();
+                    let message = from_phone(self.adapter.as_ref(), phone, message, &self.config.realm);
+                    context.fork.responded(attempt, status, message, now);
+                    self.follow(id, now);
                 }
             }
-            Event::ServerEnded { server } => {
-                if let Some(id) = self.by_server.remove(&server) {
-                    if let Some(context) = self.contexts.get_mut(&id) {
-                        context.server_ended = true;
-                    }
-                    self.let_go(id);
-                }
+            Client::Answered(answered) if (200..300).contains(&status) => {
+                let (server, back) = (answered.server, answered.back.clone());
+                let (phone, record) =
+                    answered.adapted.as_deref().map_or((None, None), |adapted| (adapted.phone, adapted.record.clone()));
+                let message = from_phone(self.adapter.as_ref(), phone, message, &self.config.realm);
+                self.pass(server, &message, &[], record.as_deref(), now, || Some(back));
             }
+            Client::Answered(_) => {}
         }
     }
 
@@ -483,6 +542,9 @@ impl Engine {
                 self.reject(server, &message, status, reason, header, now);
             }
             (Decision::Answer, Some(server)) => {
+                if let Some(probe) = message.header(Name::Other(PROBE.as_bytes())) {
+                    self.outputs.push_back(Output::Probed(probe.to_vec()));
+                }
                 let ok = respond::respond(&message, 200, "", Some(&tag()))
                     .header(Name::Allow, route::ALLOWED)
                     .header(Name::Accept, "application/sdp")
@@ -530,7 +592,7 @@ impl Engine {
             return Err(Box::new(open));
         }
         self.next += 1;
-        let question = Question(self.next);
+        let question = Question { shard: self.config.transactions.shard, number: self.next };
         self.open.insert(question, open);
         Ok(question)
     }
@@ -593,14 +655,18 @@ impl Engine {
 fn stamped(message: Message, source: &Source) -> Option<Message> {
     match source.remote {
         Remote::Peer(peer) => names_peer(&message.top_via().ok()?, &peer).then_some(message),
-        Remote::Socket(address) => {
-            if message.top_via().ok()?.stamped(address).is_none() {
-                return Some(message);
-            }
-            let mut edit = Edit::new(&message);
-            edit.stamp_via(address);
-            Message::parse(edit.finish()).ok()
-        }
+        Remote::Socket(address) => match message.top_via().ok()?.stamped(address) {
+            Some(via) => message.with_top_via(&via),
+            None => Some(message),
+        },
+    }
+}
+
+/// A response as it leaves, if it is one of our phones that gave it.
+fn from_phone(adapter: Option<&Adapter>, phone: Option<InstanceId>, message: Message, realm: &Realm) -> Message {
+    match (phone, adapter) {
+        (Some(phone), Some(adapter)) => adapter.response(&message, &phone, realm).unwrap_or(message),
+        _ => message,
     }
 }
 

@@ -363,6 +363,11 @@ impl Fork {
         self.finished && self.attempts.iter().all(|attempt| attempt.state.is_over()) && self.actions.is_empty()
     }
 
+    /// Whether an attempt was answered with a 2xx.
+    pub fn is_answered(&self, attempt: usize) -> bool {
+        self.attempts.get(attempt).is_some_and(|attempt| attempt.state == State::Answered)
+    }
+
     fn provisional(&mut self, attempt: usize, status: u16, response: Message, now: Instant) {
         let timer_c = self.invite.then(|| now + self.patience.ringing);
         let Some(found) = self.attempts.get_mut(attempt) else { return };

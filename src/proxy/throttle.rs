@@ -2,7 +2,12 @@
 //!
 //! A source above its rate is told so and never banned: it may be many users, or its address may be forged.
 
-use std::{collections::HashMap, net::IpAddr, time::Instant};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use crate::{name::PeerId, sip::transport::Remote};
 
@@ -54,10 +59,15 @@ struct Bucket {
     seen: Instant,
 }
 
-/// The buckets of all sources.
+/// The buckets of all sources; one for all engines of a process.
 #[derive(Debug)]
 pub struct Throttle {
     rate: Rate,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
     young: HashMap<Prefix, Bucket>,
     old: HashMap<Prefix, Bucket>,
 }
@@ -65,18 +75,19 @@ pub struct Throttle {
 impl Throttle {
     /// Every bucket is full.
     pub fn new(rate: Rate) -> Self {
-        Self { rate, young: HashMap::new(), old: HashMap::new() }
+        Self { rate, buckets: Mutex::default() }
     }
 
     /// Whether a request from there may be served now; if so, its source is charged for it.
-    pub fn admit(&mut self, remote: &Remote, now: Instant) -> bool {
+    pub fn admit(&self, remote: &Remote, now: Instant) -> bool {
         let prefix = Prefix::of(remote);
-        if self.young.len() >= MAX_BUCKETS && !self.young.contains_key(&prefix) {
-            self.old = std::mem::take(&mut self.young);
+        // Whole even if a holder has panicked: no call leaves it half changed.
+        let Buckets { young, old } = &mut *self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if young.len() >= MAX_BUCKETS && !young.contains_key(&prefix) {
+            *old = std::mem::take(young);
         }
-        let old = &mut self.old;
         let full = Bucket { tokens: self.rate.burst, seen: now };
-        let bucket = self.young.entry(prefix).or_insert_with(|| old.remove(&prefix).unwrap_or(full));
+        let bucket = young.entry(prefix).or_insert_with(|| old.remove(&prefix).unwrap_or(full));
         let elapsed = now.saturating_duration_since(bucket.seen).as_secs_f64();
         bucket.tokens = self.rate.per_second.mul_add(elapsed, bucket.tokens).min(self.rate.burst);
         bucket.seen = now;
@@ -102,19 +113,19 @@ mod tests {
 
     #[test]
     fn a_source_above_its_rate_waits_and_is_served_again() {
-        let (mut throttle, start) = (Throttle::new(RATE), Instant::now());
+        let (throttle, start) = (Throttle::new(RATE), Instant::now());
         let source = remote("192.0.2.1:5060");
-        let served = |throttle: &mut Throttle, at| (0..9).filter(|_| throttle.admit(&source, at)).count();
-        assert_eq!(served(&mut throttle, start), 3);
-        assert_eq!(served(&mut throttle, start + Duration::from_secs(1)), 2);
-        assert_eq!(served(&mut throttle, start + Duration::from_secs(60)), 3);
+        let served = |throttle: &Throttle, at| (0..9).filter(|_| throttle.admit(&source, at)).count();
+        assert_eq!(served(&throttle, start), 3);
+        assert_eq!(served(&throttle, start + Duration::from_secs(1)), 2);
+        assert_eq!(served(&throttle, start + Duration::from_secs(60)), 3);
         assert!(throttle.admit(&remote("192.0.2.2:5060"), start), "others are not concerned");
     }
 
     #[test]
     fn ports_and_hosts_of_one_site_share_a_bucket() {
         for (one, other) in [("192.0.2.1:1", "192.0.2.1:2"), ("[2001:db8::1]:1", "[2001:db8:0:ff::2]:1")] {
-            let (mut throttle, now) = (Throttle::new(RATE), Instant::now());
+            let (throttle, now) = (Throttle::new(RATE), Instant::now());
             while throttle.admit(&remote(one), now) {}
             assert!(!throttle.admit(&remote(other), now), "{other}");
         }
@@ -122,13 +133,14 @@ mod tests {
 
     #[test]
     fn a_flood_of_sources_fills_no_memory_and_frees_nobody_who_is_active() {
-        let (mut throttle, now) = (Throttle::new(RATE), Instant::now());
+        let (throttle, now) = (Throttle::new(RATE), Instant::now());
         let busy = remote("192.0.2.1:5060");
         while throttle.admit(&busy, now) {}
         for n in 0..100_000_u32 {
             throttle.admit(&Remote::socket((std::net::Ipv4Addr::from(n), 5060).into()), now);
             assert!(n % 1000 != 0 || !throttle.admit(&busy, now));
         }
-        assert!(throttle.young.len() + throttle.old.len() <= 2 * MAX_BUCKETS);
+        let buckets = throttle.buckets.lock().unwrap();
+        assert!(buckets.young.len() + buckets.old.len() <= 2 * MAX_BUCKETS);
     }
 }

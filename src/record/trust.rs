@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock::UnixMs,
     identity::{Certificate, CertificateError, Descriptor, Policy, PublicKey, RevocationList},
-    name::ResourceName,
+    name::{PeerId, ResourceName},
 };
 
 /// How far a writer's clock may be ahead.
@@ -137,6 +137,23 @@ impl Trust {
         self.check_time(&payload, now)?;
         let pinned = self.is_pinned(&payload.name, &signer);
         Ok(VerifiedRecord::new(payload, signer, serial, pinned, envelope))
+    }
+
+    /// Whether a certificate (DER) permits the key that `peer` names to speak for `name` now; returns its serial number.
+    ///
+    /// # Errors
+    /// As [`Trust::verify`] refuses a record that carries it.
+    pub fn permits(
+        &self,
+        certificate: &[u8],
+        peer: &PeerId,
+        name: &ResourceName,
+        now: UnixMs,
+    ) -> Result<String, Refusal> {
+        match self.signer(Credentials::Certificate(certificate.to_vec()), name, now)? {
+            (key, Some(serial)) if key.peer_id() == *peer => Ok(serial),
+            _ => Err(Refusal::NotNamed),
+        }
     }
 
     /// The key that must have signed, and its certificate's serial number, if the policy lets it speak for `name`.

@@ -1,9 +1,9 @@
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::{
-    Method, ParseError,
+    Method, ParseError, edit,
     header::{self, Header, Name},
     scan,
 };
@@ -141,6 +141,36 @@ impl Message {
         }
         let head = u16::try_from(at + 2).map_err(|_| ParseError::HeadTooLong)?;
         Ok(Self { bytes, start, headers: lines.into(), head })
+    }
+
+    /// The message with another topmost Via value, as its receiver notes where it came from (RFC 3261 §18.2.1). Nothing
+    /// is read again: what follows moves. CR and LF are written as spaces. `None` if there is no Via, or no room for
+    /// the value.
+    #[must_use]
+    pub fn with_top_via(&self, value: &[u8]) -> Option<Self> {
+        let code = Name::Via.code();
+        let at = self.headers.iter().position(|line| line.code == code)?;
+        let line = self.headers.get(at)?;
+        let start = usize::from(line.value.start);
+        let length = scan::element_len(self.piece(line.value));
+        let (before, rest) = self.bytes.split_at_checked(start)?;
+        let rest = rest.get(length..)?;
+        let moved = |at: u16| u16::try_from((usize::from(at) + value.len()).checked_sub(length)?).ok();
+        let head = moved(self.head)?;
+        let mut bytes = BytesMut::with_capacity(before.len() + value.len() + rest.len());
+        bytes.put_slice(before);
+        bytes.extend(value.iter().copied().map(edit::printable));
+        bytes.put_slice(rest);
+        let mut headers = self.headers.clone();
+        for line in Arc::make_mut(&mut headers).iter_mut().skip(at) {
+            if usize::from(line.name.start) > start {
+                line.name = Span { start: moved(line.name.start)?, end: moved(line.name.end)? };
+                line.value.start = moved(line.value.start)?;
+            }
+            line.value.end = moved(line.value.end)?;
+            line.end = moved(line.end)?;
+        }
+        Some(Self { bytes: bytes.freeze(), start: self.start, headers, head })
     }
 
     /// The whole message as it came.
@@ -440,4 +470,42 @@ fn start_line(line: &[u8]) -> Result<StartLine, ParseError> {
         version: span(version_start, version_start + version.len()).map_err(fault)?,
         gaps: exact != line.len(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::edit::Edit;
+
+    #[test]
+    fn another_topmost_via_moves_all_that_follows() {
+        let texts = [
+            "INVITE sip:a@b SIP/2.0\r\nX: y\r\nv:  SIP/2.0/UDP one;branch=1 ,\r\n SIP/2.0/TCP two \r\nf:\t<sip:a@b>\r\n\r\nbody",
+            "OPTIONS sip:b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1\r\nVia: SIP/2.0/UDP x\r\nTo: <sip:a@b>\r\n\r\n",
+        ];
+        for text in texts {
+            let message = Message::parse(Bytes::copy_from_slice(text.as_bytes())).unwrap();
+            for value in ["SIP/2.0/UDP one;branch=1;received=192.0.2.1;rport=5060", "SIP/2.0/UDP a", ""] {
+                let changed = message.with_top_via(value.as_bytes()).unwrap();
+                let read = Message::parse(changed.bytes().clone()).unwrap();
+                let lines = |message: &Message| -> Vec<(Vec<u8>, Vec<u8>)> {
+                    message.headers().map(|line| (line.written.to_vec(), line.value.to_vec())).collect()
+                };
+                assert_eq!((lines(&changed), changed.head()), (lines(&read), read.head()), "{text}");
+                assert_eq!(changed.body(), message.body());
+                let mut edit = Edit::new(&message);
+                edit.replace_first_value(Name::Via, value);
+                let edited = Message::parse(edit.finish()).unwrap();
+                // An edit writes a folded value in one line.
+                let flat = |message: &Message| -> Vec<Vec<u8>> {
+                    message.headers().map(|line| line.value.iter().copied().map(edit::printable).collect()).collect()
+                };
+                assert_eq!(flat(&edited), flat(&read));
+            }
+            assert_eq!(message.with_top_via(&[b'x'; 70_000]), None);
+            let split = message.with_top_via(b"a\r\nTo: b").unwrap();
+            assert_eq!(split.count(Name::To), message.count(Name::To));
+        }
+        assert_eq!(Message::parse(Bytes::from_static(b"SIP/2.0 200 OK\r\n\r\n")).unwrap().with_top_via(b"a"), None);
+    }
 }

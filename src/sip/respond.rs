@@ -15,6 +15,7 @@ pub fn respond(request: &Message, status: u16, reason: &str, to_tag: Option<&str
     head.extend(reason.bytes().map(printable));
     head.put_slice(b"\r\n");
     let mut response = Response { head, body: Bytes::new() };
+    let missing_tag = to_tag.filter(|_| request.to().is_ok_and(|to| to.tag().is_none()));
     let record_route = (101..300).contains(&status) && request.method().forms_dialog();
     for line in request.lines() {
         let source = request.bytes();
@@ -25,14 +26,12 @@ pub fn respond(request: &Message, status: u16, reason: &str, to_tag: Option<&str
             Some(Name::Timestamp) => status == 100,
             _ => false,
         };
-        let missing_tag = || to_tag.filter(|_| request.to().is_ok_and(|to| to.tag().is_none()));
-        match (name, copied) {
-            (Some(Name::To), true) if missing_tag().is_some() => {
+        match (name, missing_tag) {
+            (Some(Name::To), Some(tag)) => {
                 let value = source.get(line.value()).unwrap_or_default();
-                let tag = missing_tag().unwrap_or_default();
                 response = response.header(Name::To, [value, b";tag=", tag.as_bytes()].concat());
             }
-            (_, true) => response.head.put_slice(source.get(line.whole()).unwrap_or_default()),
+            _ if copied => response.head.put_slice(source.get(line.whole()).unwrap_or_default()),
             _ => {}
         }
     }

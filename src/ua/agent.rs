@@ -1,13 +1,13 @@
 //! The user agent: which message belongs to which call, which next hop a request goes to, and what if that one fails.
 
+mod registrations;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-
-mod registrations;
 
 use super::{
     Action, CallId, CallPlan, Event, Failure, NextHop, Pace, Purpose,

@@ -325,21 +325,18 @@ impl Registration {
             let Ok(Contact::Address(address)) = contact else { continue };
             contacts.push(address.uri.as_str().to_owned());
             if Uri::parse(&self.plan.contact).is_ok_and(|own| own.is_equivalent(&address.uri)) {
-                // RFC 3261 §10.2.4: the Contact's own, else the header's, else what was asked for.
+                // RFC 3261 §10.2.4: the Contact's own, else the header's, else what was asked for. What is still listed
+                // after a removal without any time is still bound.
                 let seconds = address.expires().or_else(|| response.expires().ok().flatten());
-                granted = Some(seconds.unwrap_or(asked));
+                granted = Some(seconds.unwrap_or(asked.max(1)));
             }
         }
         let fault = match (granted, asked) {
-            (None, 0) => {
+            (None | Some(0), 0) => {
                 (self.state, self.failures) = (State::Waiting(None), 0);
                 return out.push(Action::Registration(RegisterEvent::Removed { contacts }));
             }
-            (Some(1..), 0) => RegisterFault::StillBound(self.plan.contact.clone()),
-            (Some(0), 0) => {
-                self.state = State::Waiting(None);
-                return out.push(Action::Registration(RegisterEvent::Removed { contacts }));
-            }
+            (Some(_), 0) => RegisterFault::StillBound(self.plan.contact.clone()),
             (None | Some(0), _) => RegisterFault::NotBound(self.plan.contact.clone()),
             (Some(seconds), _) => {
                 let granted = Duration::from_secs(seconds.into());

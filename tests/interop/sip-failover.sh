@@ -14,9 +14,9 @@ proxy_peer 1
 enrol alice sip:alice@p2psip.org
 capture failover
 sipp_with register 198.51.100.11 -i 192.0.2.11 -p 5070 -m 1 -key user bob || fail "Bob cannot register"
-sipp_with answer -i 192.0.2.11 -p 5070 &
+sipp_with answer -i 192.0.2.11 -p 5070 -timeout 120 &
 phone=$!
-sipp_with refuse -i 198.51.100.12 -p 5073 &
+sipp_with refuse -i 198.51.100.12 -p 5073 -timeout 120 &
 for server in 5061 5062; do
     openssl s_server -quiet -accept "198.51.100.12:$server" -cert "$work/somebody.pem" -key "$work/somebody.key" \
         </dev/null >"$work/s_server-$server.log" 2>&1 &
@@ -39,8 +39,8 @@ for case in "dead sip 5000" "refusing sip 1500" "busy sip 1500" "impostor sips 1
     ((first < limit && again < 1000)) || fail "$domain: answered after $first ms, and after $again ms the second time"
     say "the next server after one that is $domain answered after $first ms, and after $again ms the second time"
 done
-{ kill -KILL "$hanging"; } 2>/dev/null
-wait "$hanging" 2>/dev/null || true
+disown "$hanging"
+kill -KILL "$hanging"
 
 # devices OPTIONS...: a device of Alice's that answers calls as the options say; its process id is in $device.
 devices=0
@@ -75,7 +75,7 @@ done
 expect 0 "$bin/p2p-register" sip:alice@p2psip.org --home "$work/silent" --peer "$entry" --remove
 say "of four devices one was busy, one rang and was cancelled, one was silent, and one answered"
 
-# back: a user of example.com whose contact is a user of the overlay (§4.2), so calls from the overlay come back to it.
+# A user of example.com whose contact is a user of the overlay (§4.2), so calls from the overlay come back to it.
 # at_home USER: registers USER@example.com with the contact USER@p2psip.org.
 scenario register-overlay register 's|Contact: <[^>]*>|Contact: <sip:[user]@p2psip.org>|'
 at_home() {
@@ -83,13 +83,17 @@ at_home() {
 }
 at_home dora
 enrol dora sip:dora@p2psip.org
-"$bin/p2p-answer" sip:dora@p2psip.org --home "$work/dora" --peer "$entry" --once --json >"$work/dora.json" \
-    2>"$work/dora.log" &
+"$bin/p2p-answer" sip:dora@p2psip.org --home "$work/dora" --peer "$entry" --once --json --media 0.5 \
+    >"$work/dora.json" 2>"$work/dora.log" &
 dora=$!
 within 10 grep -q listening "$work/dora.json" || fail "Dora does not register"
-invites sip:dora@example.com >/dev/null
-wait "$dora" || fail "Dora's side"
-say "a call that came back through the proxy peer with another Request-URI (a spiral) was answered"
+expect 0 "$bin/p2p-invite" sip:dora@example.com --from sip:alice@p2psip.org --home "$work/alice" --peer "$entry" --json \
+    --media 20
+# Her BYE is from dora@example.com, and the proxy peer has to know that this is one of its members.
+[[ $output == *'"ended_by":"them","fault":null'* ]] || fail "Dora's BYE: $output"
+wait "$dora" || fail "Dora's side: $(cat "$work/dora.json")"
+grep -q '"ended_by":"us","fault":null' "$work/dora.json" || fail "Dora's side: $(cat "$work/dora.json")"
+say "a call that came back through the proxy peer with another Request-URI (a spiral) was answered, and ended by its callee"
 
 at_home loop
 enrol loop sip:loop@p2psip.org

@@ -255,7 +255,7 @@ impl<'a> Board<'a> {
         }
         // The label takes the place of shaft, with a space at either side.
         let room = (last + 1).saturating_sub(first);
-        let text = format!(" {} ", self.shortened(&label(message), room.saturating_sub(6)));
+        let text = format!(" {} ", self.shortened(&label(message), room.saturating_sub(4)));
         let length = text.chars().count();
         let start = first + room.saturating_sub(length) / 2;
         let before = row.iter().take(start).collect::<String>();
@@ -364,15 +364,15 @@ mod tests {
         assert_eq!(
             draw(&flow, Some(&numbers), Paint::new(false), Some(80), Strokes::Unicode),
             concat!(
-                "                      alice                  proxy                   bob\n",
-                "                 127.0.0.1:41000        127.0.0.1:5060         127.0.0.1:5070\n",
-                "                        │                      │                      │\n",
-                " 5-6     0.5 ms         ├ overlay: sip:p2psip.org → 2 proxy peers     │\n",
-                "   7     1.0 ms         │─── INVITE (SDP) ────▶│                      │\n",
-                "         2.0 ms         │                      ├ DNS: example.com → udp 192.0.2.1:…\n",
-                "         2.5 ms         │                      │─── INVITE (SDP) ────▶│\n",
-                "         3.0 ms         │         DNS: p2psip.org → nothing ┤\n",
-                "                        │                      │                      │\n",
+                "                      alice                   proxy                    bob\n",
+                "                 127.0.0.1:41000         127.0.0.1:5060          127.0.0.1:5070\n",
+                "                        │                       │                       │\n",
+                " 5-6     0.5 ms         ├ overlay: sip:p2psip.org → 2 proxy peers       │\n",
+                "   7     1.0 ms         │──── INVITE (SDP) ────▶│                       │\n",
+                "         2.0 ms         │                       ├ DNS: example.com → udp 192.0.…\n",
+                "         2.5 ms         │                       │──── INVITE (SDP) ────▶│\n",
+                "         3.0 ms         │                     DNS: p2psip.org → nothing ┤\n",
+                "                        │                       │                       │\n",
             )
         );
     }
@@ -390,28 +390,28 @@ mod tests {
         assert_eq!(
             drawn(&flow, Some(90), Strokes::Unicode),
             concat!(
-                "                    alice                     proxy                      bob\n",
-                "               127.0.0.1:41000           127.0.0.1:5060            127.0.0.1:5070\n",
-                "                      │                         │                         │\n",
-                "       0.0 ms         │───── INVITE (SDP) ─────▶│                         │\n",
-                "     500.2 ms         │── INVITE (SDP) again ──▶│                         │\n",
-                "     501.0 ms         │◀───── 100 Trying ───────│                         │\n",
-                "     612.3 ms         │◀──── 200 OK (SDP) ──────│                         │\n",
-                "     612.9 ms         │─────────────────────── ACK ──────────────────────▶│\n",
-                "                      ┊                         ┊                         ┊\n",
-                "    2612.9 ms         │◀────────────────────── BYE ───────────────────────│\n",
-                "                      │                         │                         │\n",
+                "                    alice                         proxy                          bob\n",
+                "               127.0.0.1:41000               127.0.0.1:5060                127.0.0.1:5070\n",
+                "                      │                             │                             │\n",
+                "       0.0 ms         │─────── INVITE (SDP) ───────▶│                             │\n",
+                "     500.2 ms         │──── INVITE (SDP) again ────▶│                             │\n",
+                "     501.0 ms         │◀─────── 100 Trying ─────────│                             │\n",
+                "     612.3 ms         │◀────── 200 OK (SDP) ────────│                             │\n",
+                "     612.9 ms         │─────────────────────────── ACK ──────────────────────────▶│\n",
+                "                      ┊                             ┊                             ┊\n",
+                "    2612.9 ms         │◀────────────────────────── BYE ───────────────────────────│\n",
+                "                      │                             │                             │\n",
             )
         );
         flow.messages.truncate(1);
         assert_eq!(
             drawn(&flow, None, Strokes::Ascii),
             concat!(
-                "                    alice               proxy                bob\n",
-                "               127.0.0.1:41000     127.0.0.1:5060      127.0.0.1:5070\n",
-                "                      |                   |                   |\n",
-                "       0.0 ms         |-- INVITE (SDP) -->|                   |\n",
-                "                      |                   |                   |\n",
+                "                    alice                           proxy                            bob\n",
+                "               127.0.0.1:41000                 127.0.0.1:5060                  127.0.0.1:5070\n",
+                "                      |                               |                               |\n",
+                "       0.0 ms         |-------- INVITE (SDP) -------->|                               |\n",
+                "                      |                               |                               |\n",
             )
         );
     }

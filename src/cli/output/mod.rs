@@ -11,6 +11,8 @@ use std::io;
 
 use colored::Colorize as _;
 use serde::Serialize;
+use serde_json::Map;
+use tracing::Level;
 
 use self::{
     error::{Failure, Stop},
@@ -19,7 +21,11 @@ use self::{
     progress::Progress,
     table::Grid,
 };
-use super::{args::CommonArgs, io::Env, io::Io};
+use super::{
+    args::CommonArgs,
+    io::{Env, Io},
+    logging::{self, LogFormat},
+};
 use crate::{clock::UnixMs, ops::flow::FlowView};
 
 /// How wide figures are where nobody says how wide lines may be, and at most.
@@ -106,6 +112,7 @@ pub(super) struct Output<'io, 'streams> {
     io: &'io mut Io<'streams>,
     format: Format,
     quiet: bool,
+    log: LogFormat,
     out: Paint,
     err: Paint,
     progress: Progress,
@@ -123,11 +130,21 @@ impl<'io, 'streams> Output<'io, 'streams> {
             tool,
             format,
             quiet: common.quiet,
+            log: LogFormat::Text,
             out: Paint::new(common.color.for_stream(io.stdout_is_terminal, env)),
             err: Paint::new(common.color.for_stream(io.stderr_is_terminal, env)),
             progress: Progress::new(io.owns_process && io.stderr_is_terminal && !common.quiet),
             io,
         }
+    }
+
+    /// The same, with what goes to standard error in the form of a log.
+    pub(super) fn with_log(mut self, log: LogFormat) -> Self {
+        if log == LogFormat::Json {
+            self.progress = Progress::new(false);
+        }
+        self.log = log;
+        self
     }
 
     /// How results are printed.
@@ -201,7 +218,7 @@ impl<'io, 'streams> Output<'io, 'streams> {
 
     /// Says something in passing, unless `-q` or `--json`.
     pub(super) fn note(&mut self, text: &str) {
-        if !self.quiet && self.format != Format::Json {
+        if !self.quiet && self.log == LogFormat::Text && self.format != Format::Json {
             let line = self.err.faint(&escape(text));
             self.say(&line);
         }
@@ -209,7 +226,9 @@ impl<'io, 'streams> Output<'io, 'streams> {
 
     /// Says something that deserves attention, unless `-q` or `--json`.
     pub(super) fn warn(&mut self, text: &str) {
-        if !self.quiet && self.format != Format::Json {
+        if !self.quiet && self.log == LogFormat::Json {
+            self.say(&logging::json_line(Level::WARN, self.tool, text, Map::new()));
+        } else if !self.quiet && self.format != Format::Json {
             let line = format!("{}: {} {}", self.tool, self.err.warning("warning:"), escape(text));
             self.say(&line);
         }
@@ -225,7 +244,7 @@ impl<'io, 'streams> Output<'io, 'streams> {
             None => failure.to_string(),
         };
         self.complain(&line);
-        if failure.is_command_line() {
+        if failure.is_command_line() && self.log == LogFormat::Text {
             let hint = self.err.faint(&format!("Try '{} --help'.", self.tool));
             self.say(&hint);
         }
@@ -234,6 +253,9 @@ impl<'io, 'streams> Output<'io, 'streams> {
 
     /// The line `TOOL: what failed: why; what to do` on standard error.
     pub(super) fn complain(&mut self, line: &str) {
+        if self.log == LogFormat::Json {
+            return self.say(&logging::json_line(Level::ERROR, self.tool, line, Map::new()));
+        }
         let line = format!("{} {}", self.err.bad(&format!("{}:", self.tool)), escape(line));
         self.say(&line);
     }

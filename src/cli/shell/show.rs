@@ -10,7 +10,7 @@ use super::super::{
     },
 };
 use crate::{
-    client::{Event, ProxyStatus, Reach},
+    client::{Event, ProxyStatus, Reach, gatekeeper::PublicationState},
     clock::UnixMs,
     name::{PeerId, ResourceName},
     ops::outcome::{
@@ -47,6 +47,10 @@ pub(super) fn status(outcome: &StatusOutcome, output: &mut Output<'_, '_>) -> Re
     if !member.reach.relays.is_empty() {
         let relays: Vec<String> = member.reach.relays.iter().map(ToString::to_string).collect();
         grid.pair("relays", Cell::lines(&relays, Tone::Plain));
+    }
+    if let Some(publication) = member.proxy.as_ref().and_then(|proxy| proxy.publication.as_ref()) {
+        let tone = if publication.state == PublicationState::Shown { Tone::Good } else { Tone::Warning };
+        grid.pair("in the DNS", Cell::text(format!("{}: {}", publication.state.words(), publication.why), tone));
     }
     grid.pair("socket", Cell::text(&outcome.socket, Tone::Plain));
     let peers = format!("{}, {}", count(member.peers, "peer"), count(member.connections, "connection"));
@@ -246,6 +250,10 @@ pub(super) fn event(outcome: &EventOutcome, output: &mut Output<'_, '_>) -> Resu
         }
         Event::Refused { peer: Some(peer), reason } => format!("refused        from {}: {reason}", peer_name(peer)),
         Event::Refused { peer: None, reason } => format!("refused        from this machine: {reason}"),
+        Event::Gatekeeper { verdict, peer, host, why } => {
+            let who = peer.as_ref().map_or_else(|| host.clone(), peer_name);
+            format!("{:<14} {who}: {why}", verdict.word())
+        }
         Event::Throttled { peer } => format!("turned away    {peer}"),
         Event::Lagged { dropped } => format!("missed         {}", count(*dropped, "event")),
     };

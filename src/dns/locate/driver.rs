@@ -42,7 +42,7 @@ pub struct Location {
     pub verdict: Verdict,
 }
 
-/// The first target, how many more there are, and what the DNS was asked for: `udp 192.0.2.1:5060 by NAPTR, SRV, A`.
+/// The first target, how many more there are, and what the DNS was asked for: `udp 192.0.2.1:5060 (+1) by NAPTR, SRV`.
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut kinds = Vec::new();
@@ -56,7 +56,7 @@ impl fmt::Display for Location {
         match self.targets.split_first() {
             None => f.write_str("nothing")?,
             Some((first, [])) => write!(f, "{} {}", first.transport, first.address)?,
-            Some((first, rest)) => write!(f, "{} {} and {} more", first.transport, first.address, rest.len())?,
+            Some((first, rest)) => write!(f, "{} {} (+{})", first.transport, first.address, rest.len())?,
         }
         for (nth, kind) in kinds.iter().enumerate() {
             write!(f, "{}{kind}", if nth == 0 { " by " } else { ", " })?;
@@ -95,6 +95,11 @@ impl Locator {
         let random = lock(&self.0.random).fork();
         let machine = Locate::new(query, self.0.options.clone(), random)?;
         Ok(Search { locator: self.clone(), machine, running: FuturesUnordered::new() })
+    }
+
+    /// The target of a query whose host is an address, at once. `None` of any other query, and of one without a target.
+    pub fn of_address(&self, query: &Query) -> Option<Target> {
+        Locate::of_address(query, &self.0.options)
     }
 
     /// Looks for all targets.

@@ -80,21 +80,7 @@ impl Locate {
     /// [`DnsError::Unlocatable`]: `sips:` over UDP, a transport that the options do not have, port 0;
     /// [`DnsError::Invalid`]: the host is no domain name.
     pub fn new(query: &Query, options: Options, random: Random) -> Result<Self, DnsError> {
-        let refuse = |why| DnsError::Unlocatable { host: query.host.to_string(), why };
-        if query.secure && query.transport == Some(Transport::Udp) {
-            return Err(refuse("sips: needs TLS, which UDP does not have (RFC 3261 §26.2.2)"));
-        }
-        if query.port == Some(0) {
-            return Err(refuse("its port is 0"));
-        }
-        let given = query.transport.map(|given| if query.secure { Transport::Tls } else { given });
-        let wanted = given.or(query.secure.then_some(Transport::Tls));
-        let Some(&preferred) = options.transports.first() else { return Err(refuse("there is no transport here")) };
-        if wanted.is_some_and(|wanted| !options.transports.contains(&wanted)) {
-            return Err(refuse("its transport is not available here"));
-        }
-        let fallback = if options.transports.contains(&Transport::Udp) { Transport::Udp } else { preferred };
-        let transport = wanted.unwrap_or(fallback);
+        let (given, transport) = transports(query, &options)?;
         let host = query.maddr.as_ref().unwrap_or(&query.host);
         let domain = match host {
             Host::Name(name) => parse_name(name).map(|_| name.trim_end_matches('.').to_ascii_lowercase())?,
@@ -125,7 +111,7 @@ impl Locate {
             (Host::Address(address), port, _) => {
                 locate
                     .decide(format!("the host is an address: nothing to ask; {} (§4.1)", why(given, query, transport)));
-                let address = SocketAddr::new(address.to_canonical(), port.unwrap_or(transport.default_port()));
+                let address = literal(*address, port, transport);
                 if !allows(locate.options.family, address.ip()) {
                     locate.decide("the address is of the other family".to_owned());
                     return Ok(locate);
@@ -144,6 +130,16 @@ impl Locate {
         };
         locate.work.extend(first);
         Ok(locate)
+    }
+
+    /// The target of a query whose host is an address, for which nothing need be asked: the one that [`Locate`] would
+    /// yield. `None` of any other query, and of one without a target.
+    pub fn of_address(query: &Query, options: &Options) -> Option<Target> {
+        let Host::Address(address) = query.maddr.as_ref().unwrap_or(&query.host) else { return None };
+        let (_, transport) = transports(query, options).ok()?;
+        let address = literal(*address, query.port, transport);
+        let target = || Target { transport, address, name: query.host.to_string(), via: Via::Literal };
+        allows(options.family, address.ip()).then(target)
     }
 
     /// What to do now. `bad` are targets to try last; `now` tells which of them still count.
@@ -472,6 +468,30 @@ impl Locate {
             self.path.push(Step::Ignored { record: record.to_string(), why });
         }
     }
+}
+
+/// The transport that the query insists on, and the one without NAPTR and SRV (RFC 3263 §4.1).
+fn transports(query: &Query, options: &Options) -> Result<(Option<Transport>, Transport), DnsError> {
+    let refuse = |why| DnsError::Unlocatable { host: query.host.to_string(), why };
+    if query.secure && query.transport == Some(Transport::Udp) {
+        return Err(refuse("sips: needs TLS, which UDP does not have (RFC 3261 §26.2.2)"));
+    }
+    if query.port == Some(0) {
+        return Err(refuse("its port is 0"));
+    }
+    let given = query.transport.map(|given| if query.secure { Transport::Tls } else { given });
+    let wanted = given.or(query.secure.then_some(Transport::Tls));
+    let Some(&preferred) = options.transports.first() else { return Err(refuse("there is no transport here")) };
+    if wanted.is_some_and(|wanted| !options.transports.contains(&wanted)) {
+        return Err(refuse("its transport is not available here"));
+    }
+    let fallback = if options.transports.contains(&Transport::Udp) { Transport::Udp } else { preferred };
+    Ok((given, wanted.unwrap_or(fallback)))
+}
+
+/// An address with its port.
+fn literal(address: IpAddr, port: Option<u16>, transport: Transport) -> SocketAddr {
+    SocketAddr::new(address.to_canonical(), port.unwrap_or(transport.default_port()))
 }
 
 /// Why a transport is taken that neither NAPTR nor SRV have chosen.

@@ -592,3 +592,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_address_is_located_at_once_as_it_is_by_asking_nobody() {
+    let choices =
+        [Options::default(), Options { transports: vec![Transport::Tcp], family: Family::V4, ..Options::default() }];
+    for options in choices {
+        for text in [
+            "sip:192.0.2.1",
+            "sip:192.0.2.1:5080",
+            "sip:[2001:db8::1]",
+            "sips:192.0.2.1",
+            "sip:192.0.2.1;transport=tcp",
+            "sip:192.0.2.1;transport=tls",
+            "sips:192.0.2.1;transport=udp",
+            "sip:192.0.2.1:0",
+            "sip:a.example;maddr=192.0.2.7",
+            "sip:[::ffff:192.0.2.1]:9",
+            "sip:a.example",
+            "sip:192.0.2.1;maddr=a.example",
+        ] {
+            let query = uri(text);
+            let located = Locate::new(&query, options.clone(), Random::seeded(1)).ok();
+            let yielded = located.and_then(|mut locate| match locate.poll(&BadTargets::default(), Instant::now()) {
+                Next::Target(target) => Some(target),
+                Next::Ask(_) | Next::Wait | Next::Done(_) => None,
+            });
+            assert_eq!(Locate::of_address(&query, &options), yielded, "{text}");
+        }
+    }
+}

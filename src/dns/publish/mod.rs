@@ -9,11 +9,13 @@ mod lease;
 mod plan;
 mod primary;
 mod records;
+mod seen;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -32,6 +34,7 @@ pub use records::{
 };
 
 pub use super::locate::Transport;
+pub use seen::shown;
 pub use snapshot::{Host, Snapshot};
 
 use self::{
@@ -162,6 +165,14 @@ impl ZoneAt {
         self.read_until(Scope::All, Instant::now() + timeout).await
     }
 
+    /// Reads one host.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_host(&self, host: &str, timeout: Duration) -> Result<Host, PublishError> {
+        Ok(self.read_until(Scope::Host(host), Instant::now() + timeout).await?.host(host))
+    }
+
     async fn read_until(&self, scope: Scope<'_>, deadline: Instant) -> Result<Snapshot, PublishError> {
         let exchange = Exchange { server: self.server, deadline };
         let mut snapshot = Snapshot::new(self.overlay.clone(), self.zone.clone());
@@ -208,7 +219,26 @@ impl Publisher {
     pub async fn add(&self, wanted: &Publication, force: bool) -> Result<Done, PublishError> {
         wanted.check()?;
         let deadline = self.deadline();
-        let zone = self.read_for(wanted, deadline).await?;
+        let zone = Cow::Owned(self.read_for(wanted, deadline).await?);
+        self.add_to(zone, wanted, force, deadline).await
+    }
+
+    /// As [`add`](Self::add), by what was read before of the whole zone: if that has changed meanwhile it is read again.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub async fn add_as_read(&self, zone: &Snapshot, wanted: &Publication, force: bool) -> Result<Done, PublishError> {
+        wanted.check()?;
+        self.add_to(Cow::Borrowed(zone), wanted, force, self.deadline()).await
+    }
+
+    async fn add_to(
+        &self,
+        zone: Cow<'_, Snapshot>,
+        wanted: &Publication,
+        force: bool,
+        deadline: Instant,
+    ) -> Result<Done, PublishError> {
         let plan = self.carry_out(zone, deadline, |zone| plan::publish(zone, wanted, self.author(force))).await?;
         let after = self.zone.read_until(Scope::Host(&wanted.host), deadline).await?;
         let missing = plan.update.additions().filter(|record| after.lacks(record)).collect::<Vec<_>>();
@@ -244,6 +274,7 @@ impl Publisher {
     pub async fn remove(&self, host: &str, force: bool) -> Result<Done, PublishError> {
         let deadline = self.deadline();
         let zone = self.zone.read_until(Scope::Host(host), deadline).await?;
+        let zone = Cow::Owned(zone);
         let plan = self.carry_out(zone, deadline, |zone| plan::remove(zone, host, self.author(force))).await?;
         self.tidy(&plan, deadline).await?;
         let after = self.zone.read_until(Scope::Host(host), deadline).await?.host(host);
@@ -273,13 +304,33 @@ impl Publisher {
     pub async fn reap(&self, host: &str) -> Result<Option<Done>, PublishError> {
         let deadline = self.deadline();
         let zone = self.zone.read_until(Scope::Host(host), deadline).await?;
-        let absent = || PublishError::NotPublished { host: host.to_owned(), overlay: zone.overlay().to_string() };
+        let done = self.reap_from(Cow::Owned(zone), host, deadline).await?;
+        if let Some(done) = &done {
+            self.tidy(&done.plan, deadline).await?;
+        }
+        Ok(done)
+    }
+
+    /// As [`reap`](Self::reap), by what was read before of the whole zone, for many hosts at once. The rules that they
+    /// share are left for [`mend`](Self::mend).
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub async fn reap_as_read(&self, zone: &Snapshot, host: &str) -> Result<Option<Done>, PublishError> {
+        self.reap_from(Cow::Borrowed(zone), host, self.deadline()).await
+    }
+
+    async fn reap_from(
+        &self,
+        zone: Cow<'_, Snapshot>,
+        host: &str,
+        deadline: Instant,
+    ) -> Result<Option<Done>, PublishError> {
+        let overlay = zone.overlay().to_string();
+        let absent = || PublishError::NotPublished { host: host.to_owned(), overlay: overlay.clone() };
         let planned = |zone: &Snapshot| plan::reap(zone, host, self.author(false))?.ok_or_else(absent);
-        match self.carry_out(zone.clone(), deadline, planned).await {
-            Ok(plan) => {
-                self.tidy(&plan, deadline).await?;
-                Ok(Some(Done { plan }))
-            }
+        match self.carry_out(zone, deadline, planned).await {
+            Ok(plan) => Ok(Some(Done { plan })),
             // Somebody else has reaped or renewed it.
             Err(PublishError::NotPublished { .. } | PublishError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -348,7 +399,7 @@ impl Publisher {
     /// Plans, sends, and plans again while only what several hosts share has changed.
     async fn carry_out(
         &self,
-        mut zone: Snapshot,
+        mut zone: Cow<'_, Snapshot>,
         deadline: Instant,
         planned: impl Fn(&Snapshot) -> Result<Plan, PublishError>,
     ) -> Result<Plan, PublishError> {
@@ -368,12 +419,12 @@ impl Publisher {
             pause(round).await?;
             let before = zone.lease_set(host).to_vec();
             let everything = zone.hosts().len() > 1 && plan.update.additions().next().is_some();
-            zone = self.zone.read_until(Scope::Host(host), deadline).await?;
+            zone = Cow::Owned(self.zone.read_until(Scope::Host(host), deadline).await?);
             if zone.lease_set(host) != before {
                 return Err(PublishError::Conflict { host: host.to_owned() });
             }
             if everything && !zone.foreign_addresses().is_empty() {
-                zone = self.zone.read_until(Scope::All, deadline).await?;
+                zone = Cow::Owned(self.zone.read_until(Scope::All, deadline).await?);
             }
         }
         Err(PublishError::Conflict { host: planned(&zone)?.host })
@@ -429,7 +480,7 @@ impl Publisher {
             Some(before) => plan::publish(zone, &before, author),
             None => plan::remove(zone, &failed.host, author),
         };
-        self.carry_out(zone.clone(), deadline, undo).await.map(|_| ())
+        self.carry_out(Cow::Borrowed(zone), deadline, undo).await.map(|_| ())
     }
 }
 

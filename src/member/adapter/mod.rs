@@ -22,7 +22,7 @@ use crate::{
     record::{Body, Contact, MAX_ADDRESSES, MAX_Q, Payload, RecordError, TOMBSTONE_GRACE, seal},
     sip::digest::{Algorithm, Secret, Terms},
 };
-pub use phones::{PhonesError, TEMPLATE, load};
+pub use phones::{Phones, PhonesError, TEMPLATE, load};
 
 /// How long a routing record lives that nobody renews: this process may be killed.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -30,8 +30,6 @@ const LIFETIME: Duration = Duration::from_secs(600);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long phones may register. One that has to find a restarted adapter again is not gone for longer than that.
 const EXPIRES: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(600);
-/// Requests that one address may send: some phones behind a NAT, and nobody who guesses passwords.
-const RATE: Rate = Rate { per_second: 200.0, burst: 1_000.0 };
 
 /// What an adapter is made of.
 #[derive(Debug, Clone)]
@@ -50,8 +48,8 @@ pub struct AdapterConfig {
 
 impl AdapterConfig {
     /// An adapter with the usual durations.
-    pub const fn new(address: SocketAddr, phones: Vec<Phone>, algorithms: Vec<Algorithm>) -> Self {
-        Self { address, phones, algorithms, expires: EXPIRES, rate: RATE }
+    pub fn new(address: SocketAddr, Phones { phones, algorithms, rate }: Phones) -> Self {
+        Self { address, phones, algorithms, expires: EXPIRES, rate }
     }
 }
 

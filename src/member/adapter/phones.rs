@@ -12,9 +12,13 @@ use crate::{
     identity::{Home, IdentityError, files},
     kind::Kind,
     name::{Aor, NameError, OverlayId},
+    proxy::throttle::Rate,
     sip::digest::{Algorithm, Secret},
 };
 
+/// Requests a second of one address, unless the file says otherwise; five seconds' worth may come at once.
+const RATE: f64 = 200.0;
+const BURST_SECONDS: f64 = 5.0;
 /// The longest file of phones.
 const MAX_FILE: u64 = 4 << 20;
 /// The longest name of a phone: it names a folder.
@@ -31,6 +35,9 @@ pub const TEMPLATE: &str = r#"# The phones that may register at this member's ad
 # not even register where they are offered another one besides; phones that know RFC 8760 deserve better.
 #algorithms = ["SHA-512-256", "SHA-256", "MD5"]
 
+# How many requests a second one address may send; more if many phones are behind one NAT.
+#rate = 200
+
 # One entry for each phone. Each is a device of its own in the overlay, also if several belong to one user.
 [[phone]]
 # Whose phone it is: an address of record of this overlay.
@@ -46,6 +53,17 @@ password = "change me"
 # For one phone this may be the member's own home, if that has a certificate for the address of record:
 #home = "."
 "#;
+
+/// What a file of phones says.
+#[derive(Debug, Clone)]
+pub struct Phones {
+    /// The phones.
+    pub phones: Vec<Phone>,
+    /// The algorithms that they are asked for.
+    pub algorithms: Vec<Algorithm>,
+    /// How much one source may send.
+    pub rate: Rate,
+}
 
 /// Why a file of phones cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +115,7 @@ impl PhonesError {
 #[serde(deny_unknown_fields)]
 struct File {
     algorithms: Option<Vec<String>>,
+    rate: Option<u32>,
     #[serde(default)]
     phone: Vec<Entry>,
 }
@@ -115,7 +134,7 @@ struct Entry {
 ///
 /// # Errors
 /// [`PhonesError`]: a file that others can read, or that is not one of phones.
-pub fn load(path: &Path, overlay: &OverlayId, home: &Home) -> Result<(Vec<Phone>, Vec<Algorithm>), PhonesError> {
+pub fn load(path: &Path, overlay: &OverlayId, home: &Home) -> Result<Phones, PhonesError> {
     let shown = path.display().to_string();
     let octets = files::read_secret(path, MAX_FILE)?;
     let format = |why: String| PhonesError::Format { path: shown.clone(), why };
@@ -161,7 +180,8 @@ pub fn load(path: &Path, overlay: &OverlayId, home: &Home) -> Result<(Vec<Phone>
         phones.push(Phone { aor, user: entry.user, secret, home });
     }
     let algorithms = algorithms(file.algorithms, &phones).map_err(format)?;
-    Ok((phones, algorithms))
+    let per_second = file.rate.map_or(RATE, f64::from).max(1.0);
+    Ok(Phones { phones, algorithms, rate: Rate { per_second, burst: per_second * BURST_SECONDS } })
 }
 
 fn secret(hashes: &BTreeMap<String, String>) -> Result<Secret, String> {
@@ -208,7 +228,7 @@ mod tests {
     }
 
     impl Folder {
-        fn load(&self, text: &str) -> Result<(Vec<Phone>, Vec<Algorithm>), PhonesError> {
+        fn load(&self, text: &str) -> Result<Phones, PhonesError> {
             let path = self.0.path().join("phones.toml");
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -219,25 +239,26 @@ mod tests {
     #[test]
     fn the_template_is_a_file_of_one_phone() {
         let folder = folder();
-        let (phones, algorithms) = folder.load(TEMPLATE).unwrap();
+        let Phones { phones, algorithms, rate } = folder.load(TEMPLATE).unwrap();
         let [phone] = phones.as_slice() else { panic!("{phones:?}") };
         assert_eq!((phone.aor.to_string().as_str(), phone.user.as_str()), ("sip:alice@p2psip.org", "alice-desk"));
         assert_eq!(phone.home.folder(), folder.1.folder().join("phones/alice-desk"));
         assert_eq!(phone.secret, Secret::of_password("alice-desk", "p2psip.org", "change me"));
-        assert_eq!(algorithms, [Algorithm::Md5]);
-        assert!(folder.load(&TEMPLATE.replace("#home", "home")).unwrap().0[0].home.folder().ends_with("home/."));
-        let chosen = folder.load(&TEMPLATE.replace("#algorithms", "algorithms")).unwrap().1;
-        assert_eq!(chosen[0], Algorithm::Sha512T256);
+        assert_eq!((algorithms, rate.per_second), (vec![Algorithm::Md5], 200.0));
+        assert!(folder.load(&TEMPLATE.replace("#home", "home")).unwrap().phones[0].home.folder().ends_with("home/."));
+        let chosen =
+            folder.load(&TEMPLATE.replace("#algorithms", "algorithms").replace("#rate = 200", "rate = 9")).unwrap();
+        assert_eq!((chosen.algorithms[0], chosen.rate.burst), (Algorithm::Sha512T256, 45.0));
     }
 
     #[test]
     fn hashes_limit_what_phones_are_asked_for() {
         let sha256 = format!("ha1 = {{ SHA-256 = \"{}\" }}", "0a".repeat(32));
         let text = format!("[[phone]]\naor = \"sip:alice@p2psip.org\"\nuser = \"a\"\n{sha256}\n");
-        assert_eq!(folder().load(&text).unwrap().1, [Algorithm::Sha256]);
+        assert_eq!(folder().load(&text).unwrap().algorithms, [Algorithm::Sha256]);
         let md5 = format!("ha1 = {{ MD5 = \"{}\" }}", "0a".repeat(16));
         let text = format!("[[phone]]\naor = \"sip:alice@p2psip.org\"\nuser = \"a\"\n{md5}\n");
-        assert_eq!(folder().load(&text).unwrap().1, [Algorithm::Md5]);
+        assert_eq!(folder().load(&text).unwrap().algorithms, [Algorithm::Md5]);
         let error = folder().load(&format!("algorithms = [\"SHA-256\"]\n{text}")).unwrap_err().to_string();
         assert!(error.contains("a phone has no ha1 of SHA-256"), "{error}");
     }

@@ -92,7 +92,7 @@ impl fmt::Display for Found {
 
 impl Found {
     /// Whether the peer is a contact.
-    fn has(&self, wanted: &PeerId) -> bool {
+    pub(super) fn has(&self, wanted: &PeerId) -> bool {
         let Self::Contacts(contacts) = self else { return false };
         contacts.iter().any(|(_, contact)| matches!(contact, Contact::Overlay { peer, .. } if peer == wanted))
     }
@@ -161,6 +161,15 @@ impl Waiting {
             Self::Membership(_, peer) => found.has(peer),
         }
     }
+
+    fn reply(self, aor: &Aor, found: &Found) -> Reply {
+        match self {
+            Self::Contacts(question, instance) => Reply::Located(question, found.targets(instance)),
+            Self::Membership(question, peer) => {
+                Reply::Identified(question, if found.has(&peer) { vec![aor.clone()] } else { Vec::new() })
+            }
+        }
+    }
 }
 
 /// What a question got.
@@ -203,19 +212,20 @@ impl Directory {
     pub(super) fn ask(&mut self, aor: &Aor, who: Waiting, now: Instant) -> Next {
         match self.users.get_mut(aor) {
             Some(Entry::Known(found, until)) if *until > now && who.is_settled_by(found) => {
-                let found = found.clone();
                 self.spared += 1;
-                return Next::Answer(self.reply(aor, who, &found));
+                let reply = who.reply(aor, found);
+                self.remember(aor, who, &reply);
+                return Next::Answer(reply);
             }
             Some(Entry::LookedUp(waiting)) if waiting.len() < MAX_WAITING => {
                 waiting.push(who);
                 return Next::Wait;
             }
-            Some(Entry::LookedUp(_)) => return Next::Answer(self.reply(aor, who, &Found::NobodyToAsk)),
+            Some(Entry::LookedUp(_)) => return Next::Answer(who.reply(aor, &Found::NobodyToAsk)),
             Some(Entry::Known(..)) | None => {}
         }
         if self.lookups >= MAX_LOOKUPS || !self.has_room(aor, now) {
-            return Next::Answer(self.reply(aor, who, &Found::NobodyToAsk));
+            return Next::Answer(who.reply(aor, &Found::NobodyToAsk));
         }
         self.lookups += 1;
         self.users.insert(aor.clone(), Entry::LookedUp(vec![who]));
@@ -234,7 +244,12 @@ impl Directory {
         if !fresh.is_zero() {
             self.users.insert(aor.clone(), Entry::Known(found.clone(), now + fresh));
         }
-        waiting.into_iter().map(|who| self.reply(aor, who, found)).collect()
+        let replies = waiting.into_iter().map(|who| {
+            let reply = who.reply(aor, found);
+            self.remember(aor, who, &reply);
+            reply
+        });
+        replies.collect()
     }
 
     /// Forgets what led to a peer that could not be reached: it may have moved.
@@ -247,20 +262,12 @@ impl Directory {
         self.peers.get(peer).map_or(&[], Vec::as_slice)
     }
 
-    fn reply(&mut self, aor: &Aor, who: Waiting, found: &Found) -> Reply {
-        match who {
-            Waiting::Contacts(question, instance) => Reply::Located(question, found.targets(instance)),
-            Waiting::Membership(question, peer) => {
-                let member = found.has(&peer);
-                if member {
-                    self.remember(peer, aor);
-                }
-                Reply::Identified(question, if member { vec![aor.clone()] } else { Vec::new() })
-            }
+    /// Notes whose a peer has proved to be.
+    fn remember(&mut self, aor: &Aor, who: Waiting, reply: &Reply) {
+        let (Waiting::Membership(_, peer), Reply::Identified(_, users)) = (who, reply) else { return };
+        if users.is_empty() {
+            return;
         }
-    }
-
-    fn remember(&mut self, peer: PeerId, aor: &Aor) {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
             self.peers.clear();
         }

@@ -1,11 +1,13 @@
 //! A member as a proxy peer (draft §3.1): sockets and overlay streams, users' contacts, servers of the public network,
 //! and the service record, around the proxy [`Engine`]. An adapter runs on the same engine, with a proxy peer or without.
 //!
-//! One task owns the engine and does nothing that waits. What takes long, lookups and questions to the DNS, runs in
-//! tasks of its own and comes back as an answer; what was looked up lately needs none.
+//! Threads of its own read datagrams and handle them on the spot, with the engine that is the message's shard
+//! ([`hub`]). What takes long, lookups and questions to the DNS, runs in tasks and comes back as an answer; what was
+//! looked up lately needs none.
 
 mod directory;
 mod drive;
+mod hub;
 pub(crate) mod servers;
 mod way_back;
 
@@ -13,34 +15,33 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr, UdpSocket},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
+    thread,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
+pub(super) use self::hub::Hub;
+use self::hub::Surroundings;
 use super::{
-    AdapterConfig, AdapterError, Member, Offer, OfferError,
+    AdapterConfig, AdapterError, Member, Offer, OfferError, Publish,
     adapter::Publisher,
+    gatekeeper::{Applicant, Inbox},
     metrics::{Collector, DescriptorEncoder, counter, gauge},
     sip_streams,
 };
 use crate::{
-    client::ProxyStatus,
+    client::{ProxyStatus, gatekeeper::PublicationState},
     dns::locate::Locator,
     identity::Certificate,
     kind::Kind,
     name::{OverlayId, Service},
     overlay::swarm::AskError,
-    proxy::{
-        engine::{self, Engine},
-        fork::Patience,
-        route::Realm,
-        throttle::Rate,
-    },
+    proxy::{engine, fork::Patience, route::Realm, throttle::Rate},
     record::{Endpoint, MAX_ENDPOINTS},
     sip::{
         tap::Tap,
@@ -51,6 +52,10 @@ use crate::{
 
 /// What an adapter listens to: UDP and TCP.
 const ADAPTER_PORTS: usize = 2;
+/// How long leaving the DNS may take.
+const WITHDRAWAL: Duration = Duration::from_secs(6);
+/// Threads that read datagrams, at most.
+const MAX_WORKERS: usize = 8;
 /// Where packets to the public network would go, to learn which of our addresses they would leave from (RFC 5737,
 /// RFC 3849). Nothing is sent.
 const PUBLIC: [&str; 2] = ["192.0.2.1:5060", "[2001:db8::1]:5060"];
@@ -67,6 +72,8 @@ pub struct ProxyConfig {
     pub locator: Locator,
     /// What permits the member's key to offer the service. `None`: the one in the member's home; an open overlay needs none.
     pub certificate: Option<Certificate>,
+    /// How to enter the DNS, if it is to be entered.
+    pub publish: Option<Publish>,
     /// How long to wait for what.
     pub patience: Patience,
     /// How much one source may send.
@@ -102,6 +109,7 @@ impl ProxyConfig {
             tls: None,
             locator,
             certificate: None,
+            publish: None,
             patience: Patience::default(),
             rate: Rate::default(),
             drain: Duration::from_secs(10),
@@ -154,22 +162,7 @@ impl ProxyError {
     }
 }
 
-/// What a running proxy peer tells of itself, shared with the member's status and metrics.
-#[derive(Debug, Default)]
-pub(super) struct Shared(Mutex<ProxyStatus>);
-
-impl Shared {
-    /// How it is.
-    pub(super) fn status(&self) -> ProxyStatus {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn update(&self, change: impl FnOnce(&mut ProxyStatus)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// What is asked of the task that owns the engine.
+/// What is asked of a running proxy peer.
 enum Command {
     /// Withdraw the offer, begin nothing new, and say when what has begun is over.
     Drain(oneshot::Sender<()>),
@@ -181,8 +174,12 @@ pub struct Proxy {
     phones: Vec<(Protocol, SocketAddr)>,
     commands: mpsc::Sender<Command>,
     drain: Duration,
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
     tasks: Vec<JoinHandle<()>>,
+    /// What keeps it in the DNS, and how it is told to leave there.
+    applicant: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// The threads end when this does.
+    _stop: watch::Sender<()>,
 }
 
 impl Proxy {
@@ -205,57 +202,76 @@ impl Proxy {
                 certificate: config.tls.as_ref().map(|tls| (tls.certificate.clone(), tls.key.clone())),
                 roots: None,
             },
+            udp_shards: workers(),
             overlay: Some(overlay_port),
             tap: config.tap.clone(),
             ..transport::Config::default()
         })?;
         let mut listening = bound.transports.listening().to_vec();
         let phones = listening.split_off(listening.len() - config.adapter.iter().len() * ADAPTER_PORTS);
-        for port in &bound.udp {
-            let udp = bound.transports.serve_udp(std::slice::from_ref(port));
-            udp.map_err(|why| ProxyError::Socket { address: port.local(), why })?;
-        }
+
         let own = reachable(&listening).into_iter().chain(reachable(&phones)).collect();
         let reachable = reachable(&listening);
         let now = Instant::now();
-        let engine = Engine::new(
-            engine::Config {
-                realm: Realm { overlay, own },
-                peer: member.peer(),
-                transactions: transaction::Config::default(),
-                patience: config.patience,
-                rate: config.rate,
-            },
-            now,
-        );
-        let engine = match (&publisher, &config.adapter) {
+        let adapter = match (&publisher, &config.adapter) {
             (Some(publisher), Some(adapter)) => {
                 let listening = phones.iter().map(|(_, address)| *address).collect();
-                engine.with_adapter(publisher.adapter(adapter, listening, config.address.is_none(), now)?)
+                Some(publisher.adapter(adapter, listening, config.address.is_none(), now)?)
             }
-            _ => engine,
+            _ => None,
         };
-        let (commands, receiver) = mpsc::channel(1);
-        let shared = Arc::new(Shared::default());
+        let engine = engine::Config {
+            realm: Realm { overlay, own },
+            peer: member.peer(),
+            transactions: transaction::Config::default(),
+            patience: config.patience,
+            rate: config.rate,
+        };
         let mut endpoints: Vec<_> = reachable.iter().map(|(protocol, at)| endpoint(*protocol, *at)).collect();
-        let (locator, tap) = (config.locator, config.tap);
-        let driver = drive::Driver::new(engine, bound, &member.core, locator, shared.clone(), &endpoints, tap)
-            .publishing(publisher);
+        let inbox = Arc::<Inbox>::default();
+        let surroundings = Surroundings {
+            transports: bound.transports,
+            core: member.core.clone(),
+            locator: config.locator,
+            publisher: publisher.map(Arc::new),
+            inbox: inbox.clone(),
+            tap: config.tap,
+            endpoints: endpoints.iter().map(shown).collect(),
+        };
+        let hub = Arc::new(Hub::new(&engine, adapter, surroundings, now));
+        let (commands, receiver) = mpsc::channel(1);
         let (offered, offer) = oneshot::channel();
-        let tasks = vec![tokio::spawn(driver.run(receiver, offer))];
-        let proxy = Self { listening, phones, commands, drain: config.drain, shared: shared.clone(), tasks };
-        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&shared))));
+        let tasks = vec![
+            tokio::spawn(drive::read_connections(hub.clone(), bound.events)),
+            tokio::spawn(drive::keep_time(hub.clone())),
+            tokio::spawn(drive::attend(hub.clone(), receiver, offer)),
+        ];
+        let (stop, stopping) = watch::channel(());
+        let drain = config.drain;
+        let mut proxy =
+            Self { listening, phones, commands, drain, hub: hub.clone(), tasks, applicant: None, _stop: stop };
+        for port in &bound.udp {
+            drive::read_datagrams(hub.clone(), port, stopping.clone())
+                .map_err(|why| ProxyError::Socket { address: port.local(), why })?;
+        }
+        member.metrics().add(Box::new(ProxyMetrics(Arc::downgrade(&hub))));
         if config.address.is_none() {
             return Ok(proxy);
         }
         // Only what works already is offered; if it cannot be, the drop of `proxy` ends it.
         endpoints.truncate(MAX_ENDPOINTS);
         let certificate = config.certificate;
+        let entering = config.publish.map(|publish| (publish, certificate.clone()));
         let offer = Offer { service: Service::Proxy, endpoints, certificate, serving: true, load: 0 };
         let handle = member.offer(offer).await?;
-        // The driver is gone only if it has panicked.
+        // The task is gone only if it has panicked.
         let _ = offered.send(handle);
-        member.core.set_proxy(&shared);
+        member.core.set_proxy(&hub);
+        if let Some((publish, certificate)) = entering {
+            let applicant = Applicant::new(member, publish, certificate, &reachable, inbox, hub.clone());
+            let (leave, left) = oneshot::channel();
+            proxy.applicant = Some((leave, tokio::spawn(applicant.run(left))));
+        }
         Ok(proxy)
     }
 
@@ -271,11 +287,19 @@ impl Proxy {
 
     /// What it has done so far.
     pub fn status(&self) -> ProxyStatus {
-        self.shared.status()
+        self.hub.status()
     }
 
     /// Takes the service record out, takes no more calls, and ends when what has begun is over or the time is up.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        if let Some((leave, mut left)) = self.applicant.take() {
+            // Out of the DNS first: whoever finds it there from now on finds nobody who takes calls.
+            let _ = leave.send(());
+            if tokio::time::timeout(WITHDRAWAL, &mut left).await.is_err() {
+                tracing::warn!("the proxy peer's records in the DNS are left to their lease");
+                left.abort();
+            }
+        }
         let (drained, over) = oneshot::channel();
         // It is gone only if it has panicked.
         let _ = self.commands.send(Command::Drain(drained)).await;
@@ -287,10 +311,15 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(self.applicant.iter().map(|(_, task)| task)) {
             task.abort();
         }
     }
+}
+
+/// How many threads read datagrams: one a core.
+fn workers() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
 }
 
 fn listen(config: &ProxyConfig) -> Vec<(Protocol, SocketAddr)> {
@@ -336,12 +365,19 @@ fn leaves_from(bind: IpAddr, remote: &str) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
 }
 
+/// An endpoint as people read it.
+fn shown(endpoint: &Endpoint) -> String {
+    let host = &endpoint.host;
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    format!("{} {host}:{}", endpoint.transport, endpoint.port)
+}
+
 fn endpoint(protocol: Protocol, address: SocketAddr) -> Endpoint {
     Endpoint { transport: protocol.token().to_ascii_lowercase(), host: address.ip().to_string(), port: address.port() }
 }
 
 /// What a proxy peer counts, for Prometheus.
-struct ProxyMetrics(Weak<Shared>);
+struct ProxyMetrics(Weak<Hub>);
 
 impl fmt::Debug for ProxyMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -352,8 +388,8 @@ impl fmt::Debug for ProxyMetrics {
 impl Collector for ProxyMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         // A proxy peer that has ended has nothing to tell.
-        let Some(shared) = self.0.upgrade() else { return Ok(()) };
-        let status = shared.status();
+        let Some(hub) = self.0.upgrade() else { return Ok(()) };
+        let status = hub.status();
         let e = &mut encoder;
         gauge(e, "proxy_transactions", "Transactions that are open", status.transactions.into())?;
         gauge(e, "proxy_load", "How busy the proxy peer is, 0 to 1", f64::from(status.load) / 1000.0)?;
@@ -375,7 +411,12 @@ impl Collector for ProxyMetrics {
         counter(e, "proxy_loops", "Requests that came by a second time unchanged", status.loops)?;
         counter(e, "proxy_messages_dropped", "Messages that could not be passed on or answered", status.dropped)?;
         counter(e, "proxy_lookups", "Lookups of users in the overlay", status.lookups)?;
-        counter(e, "proxy_lookups_spared", "Users found among those looked up lately", status.spared)
+        counter(e, "proxy_lookups_spared", "Users found among those looked up lately", status.spared)?;
+        let Some(publication) = status.publication else { return Ok(()) };
+        let shown = u8::from(publication.state == PublicationState::Shown);
+        gauge(e, "proxy_in_dns", "Whether the DNS shows the proxy peer", shown.into())?;
+        counter(e, "proxy_dns_renewals", "Leases of the proxy peer's DNS records renewed", publication.renewals)?;
+        counter(e, "proxy_dns_failures", "Times that it was not entered into the DNS", publication.failures)
     }
 }
 

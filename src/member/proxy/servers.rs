@@ -58,6 +58,13 @@ pub(crate) fn learn(locator: &Locator, hop: &Hop, health: Health) {
     }
 }
 
+/// The server of a URI whose host is an address, as those of most phones' contacts are: nothing has to be asked. `None`
+/// of any other URI, and of one that has no server.
+pub(super) fn at_once(locator: &Locator, uri: &str, secure: bool) -> Option<Located> {
+    let target = locator.of_address(&query(uri, secure).ok()?)?;
+    Some(Located::Hops(vec![hop(&target)]))
+}
+
 fn query(uri: &str, secure: bool) -> Result<Query, &'static str> {
     let uri = SipUri::parse(uri).map_err(|_| "Cannot Be Located")?;
     let transport = match uri.transport().map(|token| Protocol::from_token(token.as_bytes())) {

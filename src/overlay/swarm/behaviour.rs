@@ -31,7 +31,7 @@ const MAX_RESERVATIONS: usize = 256;
 /// How often AutoNAT looks for addresses to be tested.
 const AUTONAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The behaviours of a member; a client has `requests` and `streams` alone.
+/// The behaviours of a member; a client has `requests` and `streams` alone, a user agent does not serve others.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: Toggle<connection_limits::Behaviour>,
@@ -47,13 +47,13 @@ pub(super) struct Behaviour {
 #[derive(NetworkBehaviour)]
 pub(super) struct Traversal {
     pub(super) tested: autonat::v2::client::Behaviour,
-    pub(super) testing: autonat::v2::server::Behaviour,
-    pub(super) relaying: relay::Behaviour,
+    pub(super) testing: Toggle<autonat::v2::server::Behaviour>,
+    pub(super) relaying: Toggle<relay::Behaviour>,
     pub(super) punching: dcutr::Behaviour,
 }
 
 impl Traversal {
-    fn new(key: &Keypair, circuits: CircuitLimits) -> Self {
+    fn new(key: &Keypair, member: bool, circuits: CircuitLimits) -> Self {
         let peer = key.public().to_peer_id();
         let relay = relay::Config {
             max_reservations: MAX_RESERVATIONS,
@@ -66,8 +66,8 @@ impl Traversal {
         let tested = autonat::v2::client::Config::default().with_probe_interval(AUTONAT_INTERVAL);
         Self {
             tested: autonat::v2::client::Behaviour::new(rand::make_rng(), tested),
-            testing: autonat::v2::server::Behaviour::new(rand::make_rng()),
-            relaying: relay::Behaviour::new(peer, relay),
+            testing: member.then(|| autonat::v2::server::Behaviour::new(rand::make_rng())).into(),
+            relaying: member.then(|| relay::Behaviour::new(peer, relay)).into(),
             punching: dcutr::Behaviour::new(peer),
         }
     }
@@ -78,7 +78,7 @@ impl Traversal {
 pub struct CircuitLimits {
     /// How long it lasts.
     pub life: Duration,
-    /// How many octets pass, each way.
+    /// How many octets pass, both ways together.
     pub octets: u64,
 }
 
@@ -107,7 +107,8 @@ impl Protocols {
     }
 }
 
-/// The behaviours that `config` asks for. `relayed` is the relay client that belongs to the transport, if there is one.
+/// The behaviours that `config` asks for. `relayed` is the relay client that belongs to the transport, if there is one;
+/// `traversing` is whether to find out how this process is reached.
 ///
 /// # Errors
 /// [`NetworkError::Transport`], if the local network cannot be listened to.
@@ -116,6 +117,7 @@ pub(super) fn build(
     key: &Keypair,
     protocols: &Protocols,
     relayed: Option<relay::client::Behaviour>,
+    traversing: bool,
 ) -> Result<Behaviour, NetworkError> {
     let member = config.role == Role::Member;
     let support = if member { ProtocolSupport::Full } else { ProtocolSupport::Outbound };
@@ -126,7 +128,8 @@ pub(super) fn build(
             .with_request_timeout(config.request_timeout)
             .with_max_concurrent_streams(MAX_STREAMS),
     );
-    let limits = member.then(|| {
+    let reachable = config.role != Role::Client;
+    let limits = reachable.then(|| {
         connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established_incoming(Some(MAX_INCOMING))
@@ -134,7 +137,7 @@ pub(super) fn build(
                 .with_max_established_per_peer(Some(MAX_PER_PEER)),
         )
     });
-    let identify = member.then(|| {
+    let identify = reachable.then(|| {
         identify::Behaviour::new(
             identify::Config::new(protocols.version.clone(), key.public())
                 .with_agent_version(concat!("p2psip/", env!("CARGO_PKG_VERSION")).to_owned())
@@ -145,7 +148,7 @@ pub(super) fn build(
         )
     });
     let streams = streams::Behaviour::new(protocols.sip.clone());
-    let nat = (member && relayed.is_some()).then(|| Traversal::new(key, config.circuits));
+    let nat = traversing.then(|| Traversal::new(key, member, config.circuits));
     let mdns =
         (member && config.mdns).then(|| mdns::Behaviour::new(mdns::Config::default(), key.public().to_peer_id()));
     let mdns = mdns.transpose().map_err(|error| NetworkError::Transport { why: format!("mDNS: {error}") })?;

@@ -24,11 +24,11 @@ use libp2p::{
     request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel},
     swarm::{self, DialError, SwarmEvent},
 };
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use self::traversal::{Traversing, are_loopback, until};
+use self::traversal::{Traversing, are_loopback, is_circuit, until};
 use super::{
-    AskError, NetworkConfig, NetworkError, Role, Traffic,
+    AskError, NetworkConfig, NetworkError, Reached, Role, Traffic,
     behaviour::{self, Behaviour, BehaviourEvent, Protocols},
     network::{Command, direct},
     transport,
@@ -49,6 +49,8 @@ const MAX_WORKING: usize = 512;
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeouts in a row after which a peer leaves the routing table.
 const SILENCES: u32 = 2;
+/// Addresses remembered at which one peer is seen.
+const MAX_SEEN: usize = 8;
 
 /// What the loop shares with its handles.
 #[derive(Clone)]
@@ -56,22 +58,37 @@ pub(super) struct Shared {
     pub(super) table: SharedTable,
     pub(super) traffic: Arc<Traffic>,
     pub(super) events: broadcast::Sender<Event>,
-    /// Where and how others reach us.
-    pub(super) reached: Arc<RwLock<(Vec<String>, ReachView)>>,
+    pub(super) reached: watch::Sender<Reached>,
+    /// The addresses from which peers that are connected came, or at which they were dialled; none over a relay.
+    pub(super) seen: Arc<RwLock<HashMap<Libp2pPeer, Vec<IpAddr>>>>,
 }
 
 impl Shared {
-    /// Where and how others reach us.
-    pub(super) fn how_reached(&self) -> (Vec<String>, ReachView) {
-        self.reached.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The addresses at which a connected peer is seen.
+    pub(super) fn seen_at(&self, peer: &Libp2pPeer) -> Vec<IpAddr> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).get(peer).cloned().unwrap_or_default()
     }
 
-    fn reached(&self, addresses: Vec<String>, view: ReachView) {
-        let mut reached = self.reached.write().unwrap_or_else(PoisonError::into_inner);
-        if reached.1.reach != view.reach {
-            tracing::info!(reach = ?view.reach, why = view.why, "how others reach this member");
+    fn on_seen(&self, peer: Libp2pPeer, address: &Multiaddr) {
+        let Some(ip) = direct_ip(address) else { return };
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        let addresses = seen.entry(peer).or_default();
+        if addresses.len() < MAX_SEEN && !addresses.contains(&ip) {
+            addresses.push(ip);
         }
-        *reached = (addresses, view);
+    }
+
+    fn on_gone(&self, peer: &Libp2pPeer) {
+        self.seen.write().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    fn reached(&self, now: Reached) {
+        self.reached.send_if_modified(|reached| {
+            if reached.view.reach != now.view.reach {
+                tracing::info!(reach = ?now.view.reach, why = now.view.why, "how others reach this member");
+            }
+            std::mem::replace(reached, now.clone()) != now
+        });
     }
 
     /// Takes a peer that others have told of into the routing table if there is room.
@@ -93,12 +110,21 @@ impl Shared {
                 self.publish(Event::PeerLeft { peer: other });
                 self.publish(Event::PeerJoined { peer });
             }
-            Heard::Known | Heard::InReserve | Heard::Myself => {}
+            Heard::Known | Heard::InReserve | Heard::Myself | Heard::Client => {}
         }
     }
 
     fn forget(&self, peer: &PeerId) {
-        if let Some(moved_up) = self.table.remove(peer) {
+        self.left(peer, self.table.remove(peer));
+    }
+
+    /// Leaves a peer out of the routing table that takes no part in routing.
+    fn leave_out(&self, peer: PeerId) {
+        self.left(&peer, self.table.client(peer));
+    }
+
+    fn left(&self, peer: &PeerId, removed: Option<Option<PeerId>>) {
+        if let Some(moved_up) = removed {
             self.publish(Event::PeerLeft { peer: *peer });
             if let Some(peer) = moved_up {
                 self.publish(Event::PeerJoined { peer });
@@ -136,11 +162,14 @@ impl EventLoop {
         let addresses = parse_listen(&config.listen)?;
         let with_quic = config.quic || addresses.iter().any(transport::is_quic);
         let protocols = Protocols::new(&config)?;
+        let peer = from_libp2p(&key.public().to_peer_id())
+            .ok_or_else(|| NetworkError::Transport { why: "the key is not one of ed25519".to_owned() })?;
         let nat = config.nat && !(config.role == Role::Member && are_loopback(&addresses));
+        let traversing = nat && config.role != Role::Client && !are_loopback(&addresses);
         let (circuits, relayed) = nat.then(|| relay::client::new(key.public().to_peer_id())).unzip();
         let mut swarm = Swarm::new(
             transport::build(key, with_quic, circuits)?,
-            behaviour::build(&config, key, &protocols, relayed)?,
+            behaviour::build(&config, key, &protocols, relayed, traversing)?,
             key.public().to_peer_id(),
             // V1Lazy: a request goes out together with the name of its protocol, and not a round trip later.
             swarm::Config::with_tokio_executor()
@@ -152,12 +181,13 @@ impl EventLoop {
             swarm.add_external_address(address.clone());
         }
         let listening: Vec<String> = listening.iter().map(Multiaddr::to_string).collect();
-        let why = if nat { "no peer has told yet how it sees this member" } else { "not looked into" };
-        shared.reached(addresses::best(listening.clone()), ReachView { why: why.to_owned(), ..ReachView::default() });
+        let why = if traversing { "no peer has told yet how it sees this member" } else { "not looked into" };
+        let view = ReachView { why: why.to_owned(), ..ReachView::default() };
+        shared.reached(Reached { addresses: addresses::best(listening.clone()), view, for_all: true });
         Ok(Self {
             swarm,
             protocols,
-            traversing: Traversing::new(listening),
+            traversing: Traversing::new(peer, listening),
             shared,
             limits: Limits::new(config.rates),
             asked: HashMap::new(),
@@ -226,13 +256,20 @@ impl EventLoop {
             SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_not_listening(&address),
             SwarmEvent::ListenerClosed { listener_id, .. } => self.on_listener_closed(listener_id),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
                 self.shared.traffic.connections.fetch_add(1, Ordering::Relaxed);
                 self.silences.remove(&peer_id);
                 self.dial_errors.remove(&peer_id);
-                if let ConnectedPoint::Dialer { address, .. } = &endpoint {
-                    self.on_dialled(peer_id, address);
+                match &endpoint {
+                    ConnectedPoint::Dialer { address, .. } => self.on_dialled(peer_id, address),
+                    ConnectedPoint::Listener { send_back_addr, local_addr } if num_established.get() == 1 => {
+                        if !is_circuit(local_addr) {
+                            self.on_came(peer_id, send_back_addr);
+                        }
+                    }
+                    ConnectedPoint::Listener { .. } => {}
                 }
+                self.shared.on_seen(peer_id, remote_address(&endpoint));
                 if is_loopback(remote_address(&endpoint)) {
                     self.on_loopback.insert(peer_id);
                 }
@@ -241,10 +278,14 @@ impl EventLoop {
                 self.shared.traffic.connections.fetch_sub(1, Ordering::Relaxed);
                 if num_established == 0 {
                     self.on_loopback.remove(&peer_id);
+                    self.shared.on_gone(&peer_id);
                     self.on_disconnected(&peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                if let DialError::Transport(attempts) = &error {
+                    attempts.iter().for_each(|(address, _)| self.on_sent_to(address));
+                }
                 // A dial that was refused by our own limits or was not needed says nothing about the peer.
                 let unreachable =
                     matches!(error, DialError::Transport(_) | DialError::NoAddresses | DialError::WrongPeerId { .. });
@@ -351,9 +392,9 @@ impl EventLoop {
         let local = self.on_loopback.contains(&peer);
         let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
         let addresses: Vec<String> = usable.map(without_peer).filter(|address| direct(address).is_some()).collect();
-        if addresses.is_empty() {
+        if addresses.is_empty() || !info.protocols.contains(&self.protocols.client) {
             // It takes part as a client: nobody could go on from it.
-            self.shared.forget(&id);
+            self.shared.leave_out(id);
         } else {
             self.shared.met(PeerInfo { peer: id, addresses });
         }
@@ -480,6 +521,18 @@ fn remote_address(endpoint: &ConnectedPoint) -> &Multiaddr {
     match endpoint {
         ConnectedPoint::Dialer { address, .. } => address,
         ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+    }
+}
+
+/// The IP address that a multiaddr begins with, unless it leads through a relay.
+fn direct_ip(address: &Multiaddr) -> Option<IpAddr> {
+    if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
+        return None;
+    }
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -20,7 +20,7 @@ use super::{
     streams::{IncomingStreams, PeerStream, Reply},
 };
 use crate::{
-    client::{Call, CodecError, ErrorReply, Event, PeerInfo, ReachView, RequestFrame, ResponseFrame},
+    client::{Call, CodecError, ErrorReply, Event, PeerInfo, Reach, ReachView, RequestFrame, ResponseFrame},
     identity::{DescriptorHash, SecretKey},
     kind::Kind,
     name::{OverlayId, PeerId, Position},
@@ -41,6 +41,8 @@ const EVENT_QUEUE: usize = 1024;
 pub enum Role {
     /// Answers requests, keeps a routing table, stores records.
     Member,
+    /// Takes streams for SIP, and belongs to nobody's routing table.
+    Agent,
     /// Asks, and leaves.
     Client,
 }
@@ -48,7 +50,7 @@ pub enum Role {
 /// How a swarm is to run.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
-    /// Member or client.
+    /// What it does for others.
     pub role: Role,
     /// The overlay; part of every protocol name.
     pub overlay: OverlayId,
@@ -66,8 +68,8 @@ pub struct NetworkConfig {
     pub bucket_size: usize,
     /// What one peer may ask for.
     pub rates: Rates,
-    /// Whether peers are reached through relays too. A member also finds out how it is reached itself, and relays for
-    /// others; not if all its addresses are on loopback.
+    /// Whether peers are reached through relays too. Who is not a client also finds out how it is reached itself, and a
+    /// member relays for others; not if all addresses are on loopback.
     pub nat: bool,
     /// What one circuit through this member may cost it.
     pub circuits: CircuitLimits,
@@ -187,6 +189,17 @@ pub struct Traffic {
     pub connections: AtomicU64,
 }
 
+/// Where and how others reach a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The addresses, the best first: see [`Network::addresses`].
+    pub addresses: Vec<String>,
+    /// How, and why so.
+    pub view: ReachView,
+    /// Whether everybody does so without a relay, for all we know: then this process can store for others.
+    pub for_all: bool,
+}
+
 pub(super) enum Command {
     Ask {
         peer: libp2p::PeerId,
@@ -209,6 +222,8 @@ pub struct Network {
     pub(super) commands: mpsc::Sender<Command>,
     peer: PeerId,
     shared: event_loop::Shared,
+    /// Whether it finds out how others reach it.
+    traversing: bool,
 }
 
 /// A swarm whose addresses are bound, and which does nothing until it is run.
@@ -235,9 +250,15 @@ impl Network {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
         let table = SharedTable::new(RoutingTable::new(key.peer_id().position(), config.bucket_size));
-        let shared = event_loop::Shared { table, traffic: Arc::default(), events, reached: Arc::default() };
+        let shared = event_loop::Shared {
+            table,
+            traffic: Arc::default(),
+            events,
+            reached: watch::Sender::default(),
+            seen: Arc::default(),
+        };
         let event_loop = event_loop::EventLoop::bind(config, &keypair, shared.clone()).await?;
-        let network = Self { commands, peer: key.peer_id(), shared };
+        let network = Self { commands, peer: key.peer_id(), shared, traversing: event_loop.is_traversing() };
         Ok((network, Bound { event_loop, commands: receiver }))
     }
 
@@ -250,12 +271,39 @@ impl Network {
     /// ([`MAX_ADDRESSES`](crate::record::MAX_ADDRESSES)), as multiaddrs without a last `/p2p/` part. They may change
     /// while it runs.
     pub fn addresses(&self) -> Vec<String> {
-        self.shared.how_reached().0
+        self.shared.reached.borrow().addresses.clone()
     }
 
     /// How others reach this process.
     pub fn reach(&self) -> ReachView {
-        self.shared.how_reached().1
+        self.shared.reached.borrow().view.clone()
+    }
+
+    /// Whether everybody reaches this process without a relay, for all we know: then it can store for others.
+    pub fn is_for_all(&self) -> bool {
+        self.shared.reached.borrow().for_all
+    }
+
+    /// Waits until it is known how others reach this process, and there is a way, at most for `timeout`; not at all if
+    /// that is not looked into.
+    pub async fn settled(&self, timeout: Duration) {
+        if !self.traversing {
+            return;
+        }
+        let is_known = |reached: &Reached| !matches!(reached.view.reach, Reach::Unknown | Reach::Not);
+        let mut reached = self.shared.reached.subscribe();
+        // At the end of the time it is told as it stands; of a swarm that has ended there is no news.
+        let _ = tokio::time::timeout(timeout, reached.wait_for(is_known)).await;
+    }
+
+    /// Where and how others reach this process, from now on.
+    pub fn reached(&self) -> watch::Receiver<Reached> {
+        self.shared.reached.subscribe()
+    }
+
+    /// The addresses at which a peer that is connected is seen; none, if it is reached through relays alone.
+    pub fn seen_at(&self, peer: &PeerId) -> Vec<IpAddr> {
+        to_libp2p(peer).map(|peer| self.shared.seen_at(&peer)).unwrap_or_default()
     }
 
     /// This process as others see it.

@@ -14,11 +14,13 @@ use crate::{
 
 impl Adapter {
     /// Makes a phone's request one of the overlay's: its Contact is the overlay URL with the instance, and the
-    /// credentials that were meant for us are taken out (RFC 3261 §22.3).
+    /// credentials that were meant for us are taken out (RFC 3261 §22.3). So is what it says of its identity beside
+    /// From, which was checked: others believe this member for all its phones (RFC 3325 §5).
     pub fn outward(&self, edit: &mut Edit<'_>, message: &Message, instance: &InstanceId) {
         if let Some(contact) = self.contact(message, instance) {
             edit.set(Name::Contact, contact);
         }
+        edit.remove_all(Name::PAssertedIdentity).remove_all(Name::PPreferredIdentity);
         for name in [Name::Authorization, Name::ProxyAuthorization] {
             let of_name = || message.credentials().filter(move |(of, _)| *of == name).map(|(_, parsed)| parsed);
             let ours = |index: usize| {

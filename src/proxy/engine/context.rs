@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, time::Instant};
 
-use super::{Engine, Located, Open, Output, What};
+use super::{Client, Engine, Located, Open, Output, What};
 use crate::{
     name::InstanceId,
     proxy::{
@@ -15,7 +15,7 @@ use crate::{
         header::Name,
         respond,
         transaction::{ClientId, ServerId},
-        transport::{Source, response_target},
+        transport::{Hop, Source, response_target},
     },
 };
 
@@ -31,11 +31,30 @@ pub(super) enum Asked {
     },
 }
 
+/// What is left of an INVITE that was answered with a 2xx: where to pass the 2xx on if it comes again.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// The request's transaction.
+    pub(super) server: ServerId,
+    /// The way back, for when that is over.
+    pub(super) back: Hop,
+    /// What an adapter changes in it.
+    pub(super) adapted: Option<Box<Adapted>>,
+}
+
+/// What an adapter changes in the responses of an attempt.
+#[derive(Debug)]
+pub(super) struct Adapted {
+    /// The phone of ours that answers.
+    pub(super) phone: Option<InstanceId>,
+    /// The Record-Route for the phone of ours that calls.
+    pub(super) record: Option<String>,
+}
+
 /// A request and what is tried for it.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) server: ServerId,
-    pub(super) server_ended: bool,
     pub(super) message: Message,
     pub(super) source: Source,
     pub(super) plan: Plan,
@@ -48,8 +67,6 @@ pub(super) struct Context {
     pub(super) phones: Vec<Option<InstanceId>>,
     /// The client transaction of each attempt.
     clients: Vec<Option<ClientId>>,
-    /// Client transactions that have not ended.
-    running: usize,
     /// Questions that have not been answered.
     asked: usize,
     /// Whether the user was looked up a second time.
@@ -78,7 +95,6 @@ impl Engine {
         let breadth = plan.breadth;
         let mut context = Context {
             server,
-            server_ended: false,
             message,
             source,
             plan,
@@ -87,7 +103,6 @@ impl Engine {
             targets: Vec::new(),
             phones: Vec::new(),
             clients: Vec::new(),
-            running: 0,
             asked: 0,
             again: false,
             breadth,
@@ -188,7 +203,7 @@ impl Engine {
 
     /// A client transaction came to nothing.
     pub(super) fn failed(&mut self, client: ClientId, failure: Failure, now: Instant) {
-        if let Some((id, attempt)) = self.by_client.get(&client).copied()
+        if let Some(&Client::Of(id, attempt)) = self.by_client.get(&client)
             && let Some(context) = self.contexts.get_mut(&id)
         {
             context.fork.failed(attempt, failure, now);
@@ -212,7 +227,7 @@ impl Engine {
                     }
                 }
                 Action::Learned { hop, health } => self.outputs.push_back(Output::Learned { hop, health }),
-                Action::Pass(response) => self.pass(id, &response, &[], now),
+                Action::Pass(response) => self.pass_for(id, &response, &[], now),
                 Action::Finish(verdict) => self.finish(id, verdict, now),
             }
         }
@@ -241,8 +256,7 @@ impl Engine {
                 if let Some(place) = context.clients.get_mut(attempt) {
                     *place = Some(client);
                 }
-                context.running += 1;
-                self.by_client.insert(client, (id, attempt));
+                self.by_client.insert(client, Client::Of(id, attempt));
             }
             None => context.fork.failed(attempt, Failure::Transport, now),
         }
@@ -251,7 +265,7 @@ impl Engine {
     /// Sends the final response upstream.
     fn finish(&mut self, id: u64, verdict: Verdict, now: Instant) {
         match verdict {
-            Verdict::Response { response, challenges } => self.pass(id, &response, &challenges, now),
+            Verdict::Response { response, challenges } => self.pass_for(id, &response, &challenges, now),
             Verdict::Local { status, reason } => {
                 let Some(context) = self.contexts.get(&id) else { return };
                 let (server, message) = (context.server, context.message.clone());
@@ -272,6 +286,8 @@ impl Engine {
             context.again = true;
             context.fork = Fork::new(context.message.method() == Method::Invite, self.config.patience);
             context.uris.clear();
+            context.targets.clear();
+            context.phones.clear();
             context.clients.clear();
             let plan = context.plan.clone();
             return self.ask_for(id, Asked::User, self.what(&plan), now);
@@ -283,9 +299,26 @@ impl Engine {
         self.reject(server, &message, status, reason, None, now);
     }
 
-    /// Sends a response upstream, without our own Via (RFC 3261 §16.7 step 3).
-    fn pass(&mut self, id: u64, response: &Message, challenges: &[Message], now: Instant) {
+    fn pass_for(&mut self, id: u64, response: &Message, challenges: &[Message], now: Instant) {
         let Some(context) = self.contexts.get(&id) else { return };
+        let (server, message, source) = (context.server, context.message.clone(), context.source.clone());
+        let record = self.record_for_phone(context);
+        self.pass(server, response, challenges, record.as_deref(), now, || {
+            message.top_via().ok().map(|via| response_target(&via, &source))
+        });
+    }
+
+    /// Sends a response upstream, without our own Via (RFC 3261 §16.7 step 3), and with `record` as a Record-Route if
+    /// it may form a dialog. `back` is the way if the server transaction is over.
+    pub(super) fn pass(
+        &mut self,
+        server: ServerId,
+        response: &Message,
+        challenges: &[Message],
+        record: Option<&str>,
+        now: Instant,
+        back: impl FnOnce() -> Option<Hop>,
+    ) {
         let mut edit = Edit::new(response);
         edit.remove_first_value(Name::Via);
         for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
@@ -293,33 +326,46 @@ impl Engine {
                 edit.append(name, value.value);
             }
         }
-        self.record_for_phone(&mut edit, response, context);
+        if let Some(record) = record.filter(|_| response.status().is_some_and(|status| (101..300).contains(&status))) {
+            edit.append(Name::RecordRoute, record);
+        }
         let bytes = edit.finish();
-        if self.layer.respond(context.server, bytes.clone(), now).is_err()
+        if self.layer.respond(server, bytes.clone(), now).is_err()
             && response.status().is_some_and(|status| (200..300).contains(&status))
-            && let Ok(via) = context.message.top_via()
+            && let Some(back) = back()
         {
             // The server transaction is over, and yet there is a dialog that the caller has to end (RFC 3261 §16.7
             // step 5).
-            self.layer.send(response_target(&via, &context.source), bytes);
+            self.layer.send(back, bytes);
         }
     }
 
-    /// Forgets a context of which nothing more can come.
-    pub(super) fn let_go(&mut self, id: u64) {
-        let over = |context: &Context| {
-            context.server_ended && context.asked == 0 && context.fork.is_over() && context.running == 0
-        };
-        if self.contexts.get(&id).is_some_and(over) {
-            self.contexts.remove(&id);
+    /// Forgets a context whose request is answered for good. Its transactions live on for half a minute, which is most
+    /// of what a busy proxy remembers: of all that led to the answer they need nothing but the way back of a 2xx.
+    fn let_go(&mut self, id: u64) {
+        let over = |context: &Context| context.asked == 0 && context.fork.is_over();
+        if !self.contexts.get(&id).is_some_and(over) {
+            return;
         }
-    }
-
-    /// A client transaction has ended.
-    pub(super) fn client_ended(&mut self, id: u64) {
-        if let Some(context) = self.contexts.get_mut(&id) {
-            context.running = context.running.saturating_sub(1);
+        let Some(context) = self.contexts.remove(&id) else { return };
+        self.by_server.remove(&context.server);
+        let invite = context.message.method() == Method::Invite;
+        for (attempt, client) in context.clients.iter().enumerate() {
+            let Some(client) = client else { continue };
+            let via = context.message.top_via().ok();
+            match via.filter(|_| invite && context.fork.is_answered(attempt)) {
+                Some(via) => {
+                    let back = response_target(&via, &context.source);
+                    let phone = context.phones.get(attempt).copied().flatten();
+                    let record = self.record_for_phone(&context);
+                    let adapted = (phone.is_some() || record.is_some()).then(|| Box::new(Adapted { phone, record }));
+                    let answered = Answered { server: context.server, back, adapted };
+                    if let Some(found) = self.by_client.get_mut(client) {
+                        *found = Client::Answered(Box::new(answered));
+                    }
+                }
+                None => _ = self.by_client.remove(client),
+            }
         }
-        self.let_go(id);
     }
 }

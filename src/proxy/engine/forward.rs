@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Engine, Located, Open, Output, What};
+use super::{Context, Engine, Located, Open, Output, What};
 use crate::{
     name::InstanceId,
     proxy::{
@@ -21,7 +21,7 @@ use crate::{
         edit::Edit,
         header::Name,
         transaction::{Branch, ClientId},
-        transport::{Hop, Protocol, Remote, Source, via_host},
+        transport::{Hop, Protocol, Remote, Source},
         uri::SipUri,
     },
 };
@@ -33,14 +33,13 @@ impl Engine {
         if context.plan.secure && !matches!(hop.protocol, Protocol::Tls | Protocol::Overlay) {
             return None;
         }
-        let uri = context.uris.get(branch).cloned().flatten();
-        let phone = context.targets.get(branch).copied().flatten();
-        let (message, plan, source) = (context.message.clone(), context.plan.clone(), context.source.clone());
-        let breadth = context.breadth;
+        let own = self.layer.new_branch(Some(mark(&context.message)));
+        let Context { message, source, plan, uris, targets, breadth, .. } = context;
+        let uri = uris.get(branch).and_then(Option::as_deref);
+        let phone = targets.get(branch).copied().flatten();
         let from_inside = source.protocol == Protocol::Overlay || plan.phone.is_some();
-        let is_outgoing = from_inside && !self.domain && self.is_recorded(&message, &source, &plan);
-        let own = self.layer.new_branch(Some(mark(&message)));
-        let bytes = self.rewritten(&message, &source, &plan, uri.as_deref(), phone, breadth, &hop, &own)?;
+        let is_outgoing = from_inside && !self.domain && self.is_recorded(message, source, plan);
+        let bytes = self.rewritten(message, source, plan, uri, phone, *breadth, &hop, &own)?;
         let client = self.layer.request(&own, message.method(), bytes, hop, now).ok()?;
         self.counts.outgoing += u64::from(is_outgoing);
         Some(client)
@@ -173,7 +172,7 @@ impl Engine {
 
     /// Our sent-by towards a hop: the address that the other side sees, or the peer id on overlay streams.
     pub(super) fn sent_by(&self, hop: &Hop) -> Option<String> {
-        let Remote::Socket(remote) = hop.remote else { return Some(via_host(&self.config.peer)) };
+        let Remote::Socket(remote) = hop.remote else { return Some(self.via_host.clone()) };
         // Of the first that fits in most respects. Without a TLS port of our own, responses come on the connection. The
         // port that the hop is left from tells phones from others.
         let fit = |(protocol, own): &(Protocol, SocketAddr)| {
@@ -190,17 +189,15 @@ impl Engine {
     /// Whether the request was here before, and nothing that routes it has changed since (RFC 3261 §16.3 step 4, RFC
     /// 5393 §4.2). One that has changed is a spiral, and in order.
     pub(super) fn is_looping(&self, message: &Message) -> bool {
-        let mark = mark(message);
-        let peer = via_host(&self.config.peer);
         message.vias().filter_map(Result::ok).any(|via| {
             let ours =
-                via.host.is_name(&peer)
+                via.host.is_name(&self.via_host)
                     || self.config.realm.own.iter().any(|(_, own)| {
                         via.host.ip() == Some(own.ip()) && via.port.is_none_or(|port| port == own.port())
                     });
             let marked =
                 || via.branch().and_then(|branch| Branch::read(branch.as_bytes())).and_then(|parts| parts.mark);
-            ours && marked() == Some(mark)
+            ours && marked() == Some(mark(message))
         })
     }
 }

@@ -129,11 +129,13 @@ impl Engine {
     pub(super) fn here(&self, plan: &Plan, source: &Source) -> Option<Located> {
         let adapter = self.adapter.as_ref()?;
         let Next::User { aor, instance } = &plan.next else { return None };
-        let is_named = matches!(instance, Some(Instance::Id(id)) if adapter.has(aor, id));
-        let has_arrived = source.protocol == Protocol::Overlay
-            && instance.is_none()
-            && (adapter.is_alone() || plan.strip == 0 && adapter.serves(aor));
-        if !is_named && !has_arrived && (source.protocol != Protocol::Overlay || !adapter.is_alone()) {
+        let from_overlay = source.protocol == Protocol::Overlay;
+        let is_ours = match instance {
+            Some(Instance::Id(id)) => adapter.has(aor, id),
+            Some(Instance::Unknown) => false,
+            None => from_overlay && plan.strip == 0 && adapter.serves(aor),
+        };
+        if !is_ours && !(from_overlay && adapter.is_alone()) {
             return None;
         }
         let group = vec![Target { uri: None, place: Place::Hops(vec![Hop::peer(self.config.peer, [])]) }];
@@ -197,15 +199,10 @@ impl Engine {
     }
 
     /// Records the adapter in what a phone gets to a request that forms a dialog: nearest to the phone, so last.
-    pub(super) fn record_for_phone(&self, edit: &mut Edit<'_>, response: &Message, context: &Context) {
-        let Some(phone) = &context.plan.phone else { return };
+    pub(super) fn record_for_phone(&self, context: &Context) -> Option<String> {
+        let phone = context.plan.phone.as_ref().filter(|_| may_form_a_dialog(&context.message))?;
         let to = context.source.way_back();
-        if response.status().is_some_and(|status| (101..300).contains(&status))
-            && may_form_a_dialog(&context.message)
-            && let Some(address) = self.sent_by(&to)
-        {
-            edit.append(Name::RecordRoute, Adapter::record_route(phone, to.protocol, &address));
-        }
+        Some(Adapter::record_route(phone, to.protocol, &self.sent_by(&to)?))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     name::OverlayId,
     proxy::fork::Place,
     sip::{
+        edit::Edit,
         transport::{FlowId, via_host},
         uri::SipUri,
     },
@@ -30,6 +31,7 @@ struct World {
     /// What was sent and nobody has looked at.
     sent: Vec<(Hop, Message)>,
     tokens: Vec<Token>,
+    probes: Vec<String>,
     learned: Vec<(Hop, Health)>,
 }
 
@@ -120,6 +122,7 @@ impl World {
             open: Vec::new(),
             sent: Vec::new(),
             tokens: Vec::new(),
+            probes: Vec::new(),
             learned: Vec::new(),
         }
     }
@@ -165,12 +168,17 @@ impl World {
                     };
                     self.engine.located(question, located.cloned().unwrap_or(nowhere), self.now);
                 }
+                Output::Probed(probe) => self.probes.push(String::from_utf8(probe).unwrap()),
                 Output::Learned { hop, health } => self.learned.push((hop, health)),
                 Output::Identify { question, peer, .. } => {
                     let users = self.members.get(&peer).cloned().unwrap_or_default();
                     self.engine.identified(question, &users, self.now);
                 }
-                Output::Publish { .. } | Output::Register { .. } => panic!("neither phones nor a domain here"),
+                Output::Register { server, message } => {
+                    let ok = respond::respond(&message, 200, "", Some("r")).finish();
+                    self.engine.respond(server, ok, self.now);
+                }
+                Output::Publish { .. } => panic!("there are no phones here"),
             }
         }
     }
@@ -405,6 +413,20 @@ fn what_comes_by_unchanged_is_a_loop_and_what_has_changed_is_not() {
 }
 
 #[test]
+fn a_gatekeepers_probe_is_answered_and_told_and_nobody_else_s_request_is_taken_for_one() {
+    let mut world = World::new();
+    let probe = |start: &str, branch: &str| {
+        let more = "Max-Forwards: 0\nP2PSIP-Probe: 01.02";
+        request(&outside(), start, "sip:p2psip.org", "<sip:p2psip.org>", branch, more)
+    };
+    world.receive(probe(&format!("OPTIONS sip:{OWN};transport=udp"), "1"), &outside());
+    assert_eq!(world.sent.last().and_then(|(_, answer)| answer.status()), Some(200));
+    assert_eq!(world.probes, ["01.02"]);
+    world.receive(probe("INVITE sip:bob@p2psip.org", "2"), &outside());
+    assert_eq!(world.probes.len(), 1, "only OPTIONS that is answered here");
+}
+
+#[test]
 fn requests_that_loop_without_end_are_stopped() {
     let mut world = World::new();
     world.receive(invite_bob("1", "Max-Forwards: 0"), &outside()).expect(&["483 INVITE to 198.51.100.7:5060"]);
@@ -629,6 +651,29 @@ proptest! {
             prop_assert!(world.engine.is_empty() && world.engine.open.is_empty());
         }
     }
+}
+
+#[test]
+fn a_domain_has_a_registrar_and_stays_in_the_path_of_its_dialogs() {
+    let mut world = World::with(|config| config.realm.overlay = OverlayId::parse("example.com").unwrap());
+    let config = world.engine.config.clone();
+    world.engine = Engine::of_domain(config, world.now);
+    world.users = BTreeMap::from([(
+        "bob".to_owned(),
+        Located::Groups(vec![vec![Target {
+            uri: Some("sip:bob@203.0.113.5".into()),
+            place: Place::Hops(vec![server("203.0.113.5:5060")]),
+        }]]),
+    )]);
+    let (bob, to) = ("sip:bob@example.com", "<sip:bob@example.com>");
+    world.receive(request(&outside(), "REGISTER sip:example.com", bob, to, "1", ""), &outside());
+    world.expect(&["200 REGISTER to 198.51.100.7:5060"]);
+    let (alice, recorded) = ("sip:alice@p2psip.org", "Record-Route: <sip:p2psip.org;lr>");
+    world.receive(request(&outside(), "INVITE sip:bob@example.com", alice, to, "2", recorded), &outside());
+    let sent = world.expect(&["100 INVITE to 198.51.100.7:5060", "INVITE to 203.0.113.5:5060"]);
+    assert_eq!(sent[1].1.request_uri(), Some("sip:bob@203.0.113.5"));
+    let recorded = ["<sip:example.com;lr>", "<sip:p2psip.org;lr>"];
+    assert_eq!(values(&sent[1].1, Name::RecordRoute), recorded, "although both sides are outside");
 }
 
 #[test]

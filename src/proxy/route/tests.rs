@@ -207,3 +207,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_server_of_a_domain_takes_what_is_for_its_users_and_what_it_has_recorded() {
+    let realm = Realm { overlay: OverlayId::parse("example.com").unwrap(), ..realm() };
+    let on_its_way = "Route: <sip:example.com;lr>, <sip:p2psip.org;lr>\nTo: <sip:x@y.example>;tag=2";
+    for (start, more, expected) in [
+        ("REGISTER sip:example.com", "", "register"),
+        ("REGISTER sip:example.com", "Route: <sip:example.com;lr>", "register"),
+        ("REGISTER sip:example.org", "", "403"),
+        ("OPTIONS sip:example.com", "", "200"),
+        ("INVITE sip:bob@example.com", "", "user bob"),
+        ("INVITE sip:alice@p2psip.org", "", "403"),
+        ("INVITE sip:alice@p2psip.org", "Route: <sip:example.com;lr>", "403"),
+        ("BYE sip:alice@p2psip.org", on_its_way, "route sip:p2psip.org;lr -1"),
+        (
+            "BYE sip:bob@203.0.113.5",
+            "Route: <sip:example.com;lr>\nTo: <sip:x@y.example>;tag=2",
+            "to sip:bob@203.0.113.5 -1",
+        ),
+        ("BYE sip:bob@203.0.113.5", "To: <sip:x@y.example>;tag=2", "403"),
+    ] {
+        let text = request(start, "sip:carol@z.example", "").bytes().to_vec();
+        let mut text = String::from_utf8(text).unwrap();
+        if more.contains("To:") {
+            text = text.replace("To: <sip:x@y.example>\r\n", "");
+        }
+        let more: String = more.lines().map(|line| format!("{line}\r\n")).collect();
+        let text = text.replace("Call-ID: 1\r\n", &format!("Call-ID: 1\r\n{more}"));
+        let message = Message::parse(Bytes::from(text)).unwrap();
+        assert_eq!(short(&decide(&message, Origin::Domain, &realm)), expected, "{start} {more}");
+    }
+}

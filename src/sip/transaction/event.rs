@@ -22,18 +22,33 @@ pub(super) struct Id {
     pub generation: u32,
 }
 
+/// How many places a table has, so that a [`Token`] has room for its shard: one less than 24 bits can name.
+pub(super) const MAX_SLOTS: u32 = (1 << 24) - 1;
+
 /// Whose message it is that is sent: [`Layer::transport_failed`](super::Layer::transport_failed) takes it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Token(pub(super) Option<Id>);
+pub struct Token {
+    shard: u8,
+    pub(super) id: Option<Id>,
+}
 
 impl Token {
     /// Of a message that no transaction sends; its failure concerns nobody.
-    pub const STATELESS: Self = Self(None);
+    pub const STATELESS: Self = Self { shard: 0, id: None };
+
+    pub(super) const fn new(shard: u8, id: Id) -> Self {
+        Self { shard, id: Some(id) }
+    }
+
+    /// The [shard](super::Config::shard) of the layer that sent it.
+    pub const fn shard(self) -> u8 {
+        self.shard
+    }
 
     /// The token as a number, for transports that know only numbers.
     pub const fn number(self) -> u64 {
-        match self.0 {
-            Some(id) => (id.slot as u64) << 32 | id.generation as u64,
+        match self.id {
+            Some(id) => (self.shard as u64) << 56 | (id.slot as u64) << 32 | id.generation as u64,
             None => u64::MAX,
         }
     }
@@ -42,7 +57,10 @@ impl Token {
     pub const fn of_number(number: u64) -> Self {
         match number {
             u64::MAX => Self::STATELESS,
-            number => Self(Some(Id { slot: (number >> 32) as u32, generation: number as u32 })),
+            number => {
+                let id = Id { slot: (number >> 32) as u32 & (1 << 24) - 1, generation: number as u32 };
+                Self { shard: (number >> 56) as u8, id: Some(id) }
+            }
         }
     }
 }
@@ -197,4 +215,17 @@ pub struct Metrics {
     pub refused: u64,
     /// Messages without a topmost Via that can be read.
     pub malformed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_the_same_after_having_been_a_number() {
+        let last = Token::new(255, Id { slot: MAX_SLOTS - 1, generation: u32::MAX });
+        for token in [Token::STATELESS, Token::new(0, Id { slot: 0, generation: 0 }), last] {
+            assert_eq!(Token::of_number(token.number()), token);
+        }
+    }
 }

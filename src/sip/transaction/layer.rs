@@ -214,7 +214,7 @@ impl Layer {
 
     /// What was sent with this token could not be delivered.
     pub fn transport_failed(&mut self, token: Token, now: Instant) {
-        if let Some((id, step)) = token.0.and_then(|id| Some((id, self.step(id, Input::TransportError)?))) {
+        if let Some((id, step)) = token.id.and_then(|id| Some((id, self.step(id, Input::TransportError)?))) {
             self.metrics.transport_errors += 1;
             self.apply(id, step, None, now);
         }
@@ -412,7 +412,7 @@ impl Layer {
             return;
         }
         let (to, bytes) = (transaction.hop.clone(), transaction.packet.clone());
-        self.outputs.push_back(Output::Send { to, bytes, token: Token(Some(id)) });
+        self.outputs.push_back(Output::Send { to, bytes, token: Token::new(self.config.shard, id) });
     }
 
     fn tell(&mut self, id: Id, kind: Kind, tell: Tell, passed: Option<(Message, Source)>) {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    event::Id,
+    event::{Id, MAX_SLOTS},
     key::{Key, KeyHasher},
     machine::{Change, Kind, State},
     timers::Timer,
@@ -157,7 +157,7 @@ impl Table {
         self.slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation)?.transaction.as_mut()
     }
 
-    /// Adds a transaction under its key. `None` if the key is taken, or there are 2^32 transactions.
+    /// Adds a transaction under its key. `None` if the key is taken, or there are as many transactions as tokens can tell apart.
     pub fn insert(&mut self, transaction: Transaction) -> Option<Id> {
         if self.keys.contains_key(&transaction.key) {
             return None;
@@ -165,7 +165,7 @@ impl Table {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot < u32::MAX)?;
+                let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot < MAX_SLOTS)?;
                 self.slots.push(Slot::default());
                 slot
             }

@@ -66,6 +66,8 @@ pub enum Event {
     Closed {
         /// Which one.
         flow: FlowId,
+        /// The other side.
+        remote: Remote,
     },
 }
 
@@ -334,7 +336,7 @@ impl Core {
             // Nobody reads any more: then nobody waits for it either.
             let _ = self.events.send(failed).await;
         }
-        let _ = self.events.send(Event::Closed { flow }).await;
+        let _ = self.events.send(Event::Closed { flow, remote: error.hop().remote }).await;
     }
 
     async fn accept(self, protocol: Protocol, listener: TcpListener, acceptor: Option<TlsAcceptor>) {
@@ -417,11 +419,7 @@ impl Core {
                 _ = stop.changed() => return,
             }
             for _ in 0..UDP_TURN {
-                let Some((octets, source)) = reader.try_recv() else { break };
-                let Ok(message) = Message::parse(octets) else {
-                    self.shared.counters.lose(DropReason::Malformed);
-                    continue;
-                };
+                let Some((message, source)) = reader.try_message() else { break };
                 if let Some(tap) = &self.shared.tap {
                     tap.received(message.bytes());
                 }

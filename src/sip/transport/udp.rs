@@ -10,13 +10,14 @@ use super::{
     counters::{Counters, DropReason, count},
     unmapped,
 };
+use crate::sip::Message;
 
 /// What is asked for as buffer of a socket; the kernel gives what `net.core.rmem_max` allows. The default holds a
 /// fraction of a second of a busy proxy's datagrams.
 const SOCKET_BUFFER: usize = 8 << 20;
 /// The longest datagram.
 const MAX_DATAGRAM: usize = 65_535;
-/// Datagrams that keep a NAT binding alive and are skipped in one call.
+/// Datagrams that are skipped in one call: they keep a NAT binding alive, or are no SIP.
 const MAX_SKIPPED: usize = 64;
 /// The octets 4 to 8 of a STUN message (RFC 8489 §5).
 const STUN_COOKIE: [u8; 4] = 0x2112_a442_u32.to_be_bytes();
@@ -156,6 +157,18 @@ impl UdpReader {
                 count(&self.port.counters.traffic(Protocol::Udp).received);
                 let source = Source::socket(Protocol::Udp, remote, self.port.local, self.port.flow);
                 return Some((Bytes::copy_from_slice(octets), source));
+            }
+        }
+        None
+    }
+
+    /// As [`UdpReader::try_recv`], but read as a message; what is none is counted and skipped.
+    pub fn try_message(&mut self) -> Option<(Message, Source)> {
+        for _ in 0..MAX_SKIPPED {
+            let (octets, source) = self.try_recv()?;
+            match Message::parse(octets) {
+                Ok(message) => return Some((message, source)),
+                Err(_) => self.port.counters.lose(DropReason::Malformed),
             }
         }
         None

@@ -142,7 +142,7 @@ fn what_is_not_in_the_answer_is_not_bound() {
     let mut world = World::new(RegisterPlan { expires: Duration::ZERO, keep: false, ..plan(None) });
     let request = world.sent();
     world.answer(&request, 200, &bound(CONTACT));
-    assert_eq!(world.fault().0, RegisterFault::NotBound("sip:alice@p2psip.org".to_owned()), "for 0 seconds");
+    assert_eq!(world.fault().0, RegisterFault::StillBound("sip:alice@p2psip.org".to_owned()));
     let mut world = World::new(RegisterPlan { expires: Duration::ZERO, keep: false, ..plan(None) });
     let request = world.sent();
     world.answer(&request, 200, &bound("<sip:alice@p2psip.org>;expires=60"));

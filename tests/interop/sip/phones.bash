@@ -23,12 +23,11 @@ baresip_at() {
     cat >"$folder/config" <<CONF
 poll_method epoll
 sip_listen $address:5060
-audio_source ausine,440
+audio_source aubridge,null
 audio_player aubridge,null
 audio_alert aubridge,null
 module_path /usr/lib/baresip/modules
 module g711.so
-module ausine.so
 module aubridge.so
 module_tmp account.so
 module_app menu.so

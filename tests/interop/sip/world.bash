@@ -4,8 +4,8 @@
 # end with it: addresses of the documentation ranges (RFC 5737) lie on its loopback, BIND serves port 53, and
 # /etc/resolv.conf is its own. No privilege is needed, and nothing outside sees any of it.
 #
-#   198.51.100.53        the name server: example.com and p2psip.org
-#   198.51.100.11        Kamailio, registrar and proxy of example.com
+#   198.51.100.53        the name server: example.com, example.org and p2psip.org
+#   198.51.100.11        Kamailio, registrar and proxy of example.com, or of example.org
 #   198.51.100.21, .22   proxy peers
 #   192.0.2.11, .12      phones of example.com
 #   127.0.0.1            members of the overlay
@@ -90,19 +90,30 @@ dns_lists() {
     within 5 listed || fail "BIND does not load the new zone"
 }
 
-# name_server: BIND, with example.com, and p2psip.org as $work/p2psip.org.zone has it.
+# name_server: BIND, with every zone beside this file, or as there is one of its name in $work. If there is a
+# $work/gatekeeper.key, whoever has that may change p2psip.org.
 name_server() {
-    cp "$here/example.com.zone" "$work/"
-    [[ -e $work/p2psip.org.zone ]] || cp "$here/p2psip.org.zone" "$work/"
+    local include='' updates='' zone zones=''
+    if [[ -e $work/gatekeeper.key ]]; then
+        include="include \"$work/gatekeeper.key\";"
+        updates='update-policy { grant gatekeeper zonesub ANY; };'
+    fi
+    for zone in "$here"/*.zone; do
+        zone=${zone##*/}
+        [[ -e $work/$zone ]] || cp "$here/$zone" "$work/"
+        zones+="zone \"${zone%.zone}\" { type primary; file \"$zone\"; "
+        [[ $zone != p2psip.org.zone ]] || zones+=$updates
+        zones+=$'};\n'
+    done
     cat >"$work/named.conf" <<CONF
+$include
 options {
     directory "$work"; pid-file "$work/named.pid"; session-keyfile "$work/session.key";
     listen-on port 53 { 198.51.100.53; }; listen-on-v6 { none; };
     recursion no; allow-transfer { none; }; dnssec-validation no; notify no;
 };
 controls { };
-zone "example.com" { type primary; file "example.com.zone"; };
-zone "p2psip.org" { type primary; file "p2psip.org.zone"; };
+$zones
 CONF
     named -g -c "$work/named.conf" >"$work/named.log" 2>&1 &
     within 10 dig +time=1 +tries=1 +short @198.51.100.53 p2psip.org SOA || fail "BIND does not answer"
@@ -126,7 +137,7 @@ certificate() {
 }
 
 # kamailio_proxy OPTIONS...: registrar and record-routing proxy of example.com, over UDP and TCP, and over TLS if there
-# is a certificate of the name kamailio.
+# is a certificate of the name kamailio; its options are in kamailio.cfg.
 kamailio_proxy() {
     mkdir -p "$work/kamailio"
     local listen=(-l udp:198.51.100.11:5060 -l tcp:198.51.100.11:5060)

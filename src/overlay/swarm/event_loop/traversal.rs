@@ -1,44 +1,66 @@
 //! Being reached through NATs: what the swarm sees goes to [`Reachability`], and what that decides goes back.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Instant,
+};
 
 use libp2p::{
     Multiaddr, PeerId as Libp2pPeer, autonat,
     core::transport::ListenerId,
-    identify, mdns,
+    dcutr, identify, mdns,
     multiaddr::Protocol,
     relay,
-    swarm::dial_opts::{DialOpts, PeerCondition},
+    swarm::{
+        FromSwarm, NetworkBehaviour as _, NewExternalAddrCandidate,
+        dial_opts::{DialOpts, PeerCondition},
+    },
 };
 
-use super::{EventLoop, from_libp2p, is_loopback, without_peer};
+use super::{EventLoop, direct_ip, from_libp2p, is_loopback, without_peer};
 use crate::{
     client::PeerInfo,
+    name::PeerId,
     overlay::{
         reach::{Action, Reachability},
-        swarm::{behaviour::TraversalEvent, network::direct},
+        swarm::{Reached, behaviour::TraversalEvent, network::direct},
     },
+    record::MAX_ADDRESSES,
 };
 
 /// Peers dialled for one announcement on the local network.
 const MAX_ANNOUNCED: usize = 16;
-/// Outgoing connections of which the address is remembered.
+/// Outgoing connections of which the address is remembered, and hosts that something was sent to.
 const MAX_DIALLED: usize = 1024;
 
 /// What is remembered between events.
-#[derive(Default)]
 pub(super) struct Traversing {
     reachability: Reachability,
     /// The listeners for circuits, and the relay of each.
     circuits: HashMap<ListenerId, Libp2pPeer>,
+    /// What others are told, circuits apart.
+    advertised: Vec<Multiaddr>,
     /// Where peers were dialled: there they can be reached.
     dialled: HashMap<Libp2pPeer, Multiaddr>,
+    /// The hosts that something was sent to: a NAT may let them in that lets in nobody else.
+    sent_to: HashSet<IpAddr>,
+    /// The connected peers that came though nothing had been sent to them.
+    strangers: HashSet<Libp2pPeer>,
 }
 
 impl Traversing {
-    /// For a member that listens at these addresses.
-    pub(super) fn new(listening: Vec<String>) -> Self {
-        Self { reachability: Reachability::new(listening), ..Self::default() }
+    /// For a process that listens at these addresses.
+    pub(super) fn new(peer: PeerId, listening: Vec<String>) -> Self {
+        let reachability = Reachability::new(peer, listening);
+        Self {
+            reachability,
+            circuits: HashMap::new(),
+            advertised: Vec::new(),
+            dialled: HashMap::new(),
+            sent_to: HashSet::new(),
+            strangers: HashSet::new(),
+        }
     }
 
     /// When to look again, if nothing happens before.
@@ -56,15 +78,20 @@ pub(super) async fn until(at: Option<Instant>) {
 }
 
 impl EventLoop {
+    /// Whether this process finds out how it is reached.
+    pub(in crate::overlay::swarm) fn is_traversing(&self) -> bool {
+        self.swarm.behaviour().nat.is_enabled()
+    }
+
     /// Does what is to be done now about being reached, and tells the handles how it stands.
     pub(super) fn traverse(&mut self) {
-        if self.swarm.behaviour().nat.as_ref().is_none() {
+        if !self.is_traversing() {
             return;
         }
         let now = Instant::now();
         while let Some(action) = self.traversing.reachability.poll(now) {
             match action {
-                Action::Advertise(addresses) => self.advertise(&addresses),
+                Action::Advertise { addresses, relay } => self.advertise(&addresses, relay),
                 Action::Reserve(relay) => self.reserve(&relay, now),
                 Action::Release => {
                     for (listener, _) in std::mem::take(&mut self.traversing.circuits) {
@@ -73,24 +100,40 @@ impl EventLoop {
                 }
             }
         }
+        self.advertise_no_more();
         let reachability = &self.traversing.reachability;
-        self.shared.reached(reachability.addresses(), reachability.view());
+        self.shared.reached(Reached {
+            addresses: reachability.addresses(),
+            view: reachability.view(),
+            for_all: reachability.is_for_all(),
+        });
     }
 
-    fn advertise(&mut self, addresses: &[String]) {
-        let wanted: Vec<Multiaddr> = addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    fn advertise(&mut self, addresses: &[String], relay: bool) {
+        self.traversing.advertised = addresses.iter().filter_map(|address| address.parse().ok()).collect();
         let known: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
-        for address in known.iter().filter(|address| !is_circuit(address) && !wanted.contains(address)) {
-            self.swarm.remove_external_address(address);
+        for address in self.traversing.advertised.iter().filter(|address| !known.contains(address)) {
+            self.swarm.add_external_address(address.clone());
         }
-        for address in &wanted {
-            if !known.contains(address) {
-                self.swarm.add_external_address(address.clone());
+        let own = |address: &&Multiaddr| !is_circuit(address) && !is_loopback(address);
+        let own: Vec<Multiaddr> = self.swarm.listeners().filter(own).cloned().collect();
+        if let Some(nat) = self.swarm.behaviour_mut().nat.as_mut() {
+            if let Some(relaying) = nat.relaying.as_mut() {
+                relaying.set_status((!relay).then_some(relay::Status::Disable));
+            }
+            // Those of our own too: a peer behind a NAT can dial a public one, and a neighbour behind ours a private one.
+            for addr in &own {
+                let candidate = NewExternalAddrCandidate { addr };
+                nat.punching.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
             }
         }
-        if let Some(nat) = self.swarm.behaviour_mut().nat.as_mut() {
-            // Who is behind a NAT is no relay for others.
-            nat.relaying.set_status(wanted.is_empty().then_some(relay::Status::Disable));
+    }
+
+    /// Takes back what is not to be told: what AutoNAT confirms, libp2p would tell by itself.
+    fn advertise_no_more(&mut self) {
+        let told: Vec<Multiaddr> = self.swarm.external_addresses().filter(|told| !is_circuit(told)).cloned().collect();
+        for address in told.iter().filter(|told| !self.traversing.advertised.contains(told)) {
+            self.swarm.remove_external_address(address);
         }
     }
 
@@ -113,43 +156,90 @@ impl EventLoop {
         if !is_circuit(address) && self.traversing.dialled.len() < MAX_DIALLED {
             self.traversing.dialled.insert(peer, address.clone());
         }
+        self.on_sent_to(address);
+    }
+
+    /// Something was sent there, if only in vain.
+    pub(super) fn on_sent_to(&mut self, address: &Multiaddr) {
+        if let Some(host) = direct_ip(address).filter(|_| self.traversing.sent_to.len() < MAX_DIALLED) {
+            self.traversing.sent_to.insert(host);
+        }
+    }
+
+    /// A peer that was not connected has come from `address`.
+    pub(super) fn on_came(&mut self, peer: Libp2pPeer, address: &Multiaddr) {
+        // Beyond the limit nobody is known to be a stranger.
+        let remembers_all = self.traversing.sent_to.len() < MAX_DIALLED;
+        if let Some(host) = direct_ip(address).filter(|host| remembers_all && !self.traversing.sent_to.contains(host)) {
+            self.traversing.strangers.insert(peer);
+            self.traversing.reachability.on_stranger(host);
+            self.traverse();
+        }
     }
 
     /// The last connection to a peer is closed.
     pub(super) fn on_disconnected(&mut self, peer: &Libp2pPeer) {
         self.traversing.dialled.remove(peer);
+        self.traversing.strangers.remove(peer);
+        if let Some(peer) = from_libp2p(peer) {
+            self.shared.table.gone(&peer);
+        }
     }
 
     /// What a peer tells of itself, and of us.
     pub(super) fn on_seen(&mut self, peer: Libp2pPeer, info: &identify::Info) {
         let Some(id) = from_libp2p(&peer) else { return };
-        self.traversing.reachability.on_observed(&without_peer(&info.observed_addr));
-        if info.protocols.contains(&relay::HOP_PROTOCOL_NAME) {
-            let dialled = self.traversing.dialled.get(&peer).map(without_peer);
-            let told = || info.listen_addrs.iter().map(without_peer).find(|address| direct(address).is_some());
-            if let Some(address) = dialled.or_else(told) {
-                self.traversing.reachability.on_relay(PeerInfo { peer: id, addresses: vec![address] });
+        if !is_circuit(&info.observed_addr) {
+            let observed = without_peer(&info.observed_addr);
+            self.traversing.reachability.on_observed(&observed);
+            // To whom it has dialled, a peer tells the address that it has dialled.
+            if self.traversing.strangers.contains(&peer) && direct(&observed).is_some() {
+                self.traversing.reachability.on_confirmed(observed);
             }
+        }
+        // One that we have reached ourselves, others reach too; at all its addresses, we suppose.
+        let dialled = self.traversing.dialled.get(&peer).map(without_peer);
+        if let Some(dialled) = dialled.filter(|_| info.protocols.contains(&relay::HOP_PROTOCOL_NAME)) {
+            let told = info.listen_addrs.iter().filter(|address| !is_loopback(address)).map(without_peer);
+            let others = told.filter(|address| *address != dialled && direct(address).is_some());
+            let addresses = std::iter::once(dialled.clone()).chain(others).take(MAX_ADDRESSES).collect();
+            self.traversing.reachability.on_relay(PeerInfo { peer: id, addresses });
         }
         self.traverse();
     }
 
     pub(super) fn on_traversal_event(&mut self, event: TraversalEvent) {
-        let TraversalEvent::Tested(autonat::v2::client::Event { tested_addr, result, .. }) = event else { return };
-        let address = without_peer(&tested_addr);
-        match result {
+        match event {
+            TraversalEvent::Tested(event) => self.on_tested(event),
+            TraversalEvent::Punching(dcutr::Event { remote_peer_id: peer, result }) => match result {
+                Ok(_) => tracing::debug!(%peer, "through the NAT: a direct connection takes over from the circuit"),
+                Err(error) => tracing::debug!(%peer, %error, "not through the NAT: the circuit has to do"),
+            },
+            TraversalEvent::Relaying(relay::Event::CircuitClosed { src_peer_id, dst_peer_id, error }) => {
+                let why = error.map(|error| error.to_string()).unwrap_or_default();
+                tracing::debug!(from = %src_peer_id, to = %dst_peer_id, why, "a circuit through this member has ended");
+            }
+            TraversalEvent::Testing(_) | TraversalEvent::Relaying(_) => {}
+        }
+    }
+
+    fn on_tested(&mut self, event: autonat::v2::client::Event) {
+        let address = without_peer(&event.tested_addr);
+        // Circuits that a listener stands for are candidates of libp2p too, and prove nothing.
+        if direct(&address).is_none() {
+            return;
+        }
+        match event.result {
             Ok(()) => self.traversing.reachability.on_confirmed(address),
-            Err(error) => self.traversing.reachability.on_refuted(&address, &error.to_string(), Instant::now()),
+            Err(error) => self.traversing.reachability.on_refuted(&address, &error.to_string()),
         }
         self.traverse();
     }
 
     pub(super) fn on_relay_event(&mut self, event: &relay::client::Event) {
         let relay::client::Event::ReservationReqAccepted { relay_peer_id, .. } = event else { return };
-        let through = |address: &&Multiaddr| address.iter().any(|part| part == Protocol::P2p(*relay_peer_id));
-        let circuit = self.swarm.external_addresses().filter(|address| is_circuit(address)).find(through);
-        if let (Some(relay), Some(circuit)) = (from_libp2p(relay_peer_id), circuit.map(without_peer)) {
-            self.traversing.reachability.on_reserved(&relay, circuit);
+        if let Some(relay) = from_libp2p(relay_peer_id) {
+            self.traversing.reachability.on_reserved(&relay);
             self.traverse();
         }
     }

@@ -368,13 +368,15 @@ fn an_outgoing_call_shows_the_overlay_url_and_comes_back_to_the_phone() {
     world.register("desk", "alice", DESK);
     let source = phone(DESK);
     let make = |credentials: &str| {
-        let more = format!("Contact: \"Desk\" <sip:desk@{DESK};ob>;+sip.instance=\"<urn:x>\"\n{credentials}");
+        let contact = format!("\"Desk\" <sip:desk@{DESK};ob>;+sip.instance=\"<urn:x>\"");
+        let more = format!("Contact: {contact}\nP-Preferred-Identity: <sip:bob@p2psip.org>\n{credentials}");
         request(&source, "INVITE sip:carol@p2psip.org", "sip:alice@p2psip.org", "<sip:carol@p2psip.org>", 1, &more)
     };
     let invite = world.authenticated("desk", "secret", &source, make);
     let gruu = format!("sip:alice@p2psip.org;gr={}", instance("desk"));
     assert_eq!(values(&invite, Name::Contact), [format!("<{gruu}>;+sip.instance=\"<urn:x>\"")]);
     assert!(invite.header(Name::ProxyAuthorization).is_none(), "meant for us alone");
+    assert!(invite.header(Name::PPreferredIdentity).is_none(), "bob has a phone here too, and this is not it");
     assert!(invite.header(Name::RecordRoute).is_none(), "the far side does not see the adapter");
     assert_eq!(invite.request_uri(), Some("sip:carol@p2psip.org"));
     assert_eq!(world.asked, [What::User { aor: aor("carol"), instance: None }]);

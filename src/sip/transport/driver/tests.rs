@@ -76,7 +76,7 @@ impl Bound {
     async fn closed(&mut self) -> FlowId {
         loop {
             match within(self.events.recv()).await {
-                Some(Event::Closed { flow }) => return flow,
+                Some(Event::Closed { flow, .. }) => return flow,
                 Some(_) => {}
                 None => panic!("all closed"),
             }
