@@ -40,6 +40,15 @@ shows() {
     fail "'$1' does not appear"
 }
 
+# shows_coloured WORD: waits until the screen has it in colour from its first letter to its last.
+shows_coloured() {
+    for _ in $(seq 100); do
+        [[ $("${terminal[@]}" capture-pane -p -e) == *$'\e['*"m$1"* ]] && return
+        sleep 0.1
+    done
+    fail "'$1' is not coloured"
+}
+
 # at_prompt [TEXT]: waits until the last line is a prompt with the text typed at it.
 at_prompt() {
     for _ in $(seq 100); do
@@ -96,8 +105,7 @@ at_prompt
 press 'stat'
 at_prompt 'status'
 press Right
-at_prompt 'status'
-"${terminal[@]}" capture-pane -p -e | grep -q $'\e''\[[0-9;]*m''status' || fail "a command is not coloured"
+shows_coloured 'status'
 press C-u Up
 at_prompt "store $P2PSIP_AOR"
 press C-u
