@@ -29,6 +29,10 @@ const LIFETIMES: u32 = 3;
 const LOAD_STEP: u16 = MAX_LOAD / 10;
 /// The least time between two registrations.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses before the first registration is tried again: a newcomer, and those whom it asks, may not know each other's
+/// neighbourhood yet.
+const SETTLING: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// How long storing the records of a withdrawal may take: a member that stops has not much more.
 const WITHDRAWAL: Duration = Duration::from_millis(1500);
 
@@ -107,6 +111,11 @@ pub enum OfferError {
 }
 
 impl OfferError {
+    /// Whether it is likely to be over soon: everybody asked took others to be responsible.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if **reason == Refusal::NotResponsible)
+    }
+
     /// What sort of failure this is.
     pub const fn kind(&self) -> Kind {
         match self {
@@ -213,7 +222,14 @@ impl Publisher {
         every: Duration,
         stopping: watch::Receiver<bool>,
     ) -> Result<(OfferHandle, impl Future<Output = ()> + Send), OfferError> {
-        let status = self.publish(self.published, true).await;
+        let mut status = self.publish(self.published, true).await;
+        for pause in SETTLING {
+            if !status.failure.as_ref().is_some_and(OfferError::is_passing) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            status = self.publish(self.published, true).await;
+        }
         if let Some(failure) = status.failure {
             return Err(failure);
         }
