@@ -12,10 +12,11 @@
 //! | module | what it is for | begin with |
 //! |---|---|---|
 //! | [`cli`] | the tools: arguments, configuration, output, exit codes | [`cli::TOOLS`] |
-//! | [`lab`] | a whole overlay with users and DNS on loopback, in one process | [`lab::World`] |
+//! | [`lab`] | an overlay, two SIP domains and their DNS on loopback, in one process | [`lab::World`] |
 //! | [`ops`] | the use cases: join, register, look up, discover, call, publish, enrol | [`ops::Access`] |
 //! | [`member`] | a running member: the swarm, the store, the socket and the tasks between them | [`member::Member`] |
 //! | [`proxy`] | the proxy peer's decisions: routing, forking, the engine | [`proxy::engine::Engine`] |
+//! | [`gatekeeper`] | who may enter the DNS: policy, proofs, quotas, leases | [`gatekeeper::judge`] |
 //! | [`ua`] | a user agent that places and answers test calls | [`ua::Agent`] |
 //! | [`overlay`] | whom to ask, what to store, over libp2p, unix sockets or in memory | [`overlay::Overlay`] |
 //! | [`dns`] | finding overlays and SIP servers (RFC 3263), publishing proxy peers, a small name server | [`dns::Resolver`] |
