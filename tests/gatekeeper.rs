@@ -203,7 +203,10 @@ fn a_lease_is_renewed_and_one_that_is_not_ends() {
     eventually("the dead one is gone", || !is_in_dns(&world, &dead));
     assert!(killed.elapsed() < Duration::from_secs(5 + 5), "lease + 5 s: {:?}", killed.elapsed());
     assert!(is_in_dns(&world, &stays));
-    assert!(decisions(&world).decisions.iter().any(|decision| decision.verdict == GateVerdict::Reaped));
+    // It is written down once the DNS has answered.
+    eventually("that was written down", || {
+        decisions(&world).decisions.iter().any(|decision| decision.verdict == GateVerdict::Reaped)
+    });
     drop(keeper);
 }
 
