@@ -1,5 +1,6 @@
 //! A member as a proxy peer (draft §3.1): sockets and overlay streams, users' contacts, servers of the public network,
-//! and the service record, around the proxy [`Engine`](engine::Engine). An adapter runs on the same engine, with a proxy peer or without.
+//! and the service record, around the proxy [`Engine`](engine::Engine). An adapter runs on the same engine, with a proxy
+//! peer or without.
 //!
 //! Threads of its own read datagrams and handle them on the spot, with the engine that is the message's shard
 //! ([`hub`]). What takes long, lookups and questions to the DNS, runs in tasks and comes back as an answer; what was
