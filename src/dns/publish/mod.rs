@@ -56,6 +56,8 @@ const UPDATES: usize = 16;
 const SENDS: usize = 3;
 /// How often an update is planned again because what several hosts share has changed meanwhile.
 const PLANS: u32 = 12;
+/// How often it is looked again whether addresses at the overlay identifier are nobody's.
+const FOREIGN_LOOKS: u32 = 3;
 /// The longest pause before it is planned again, for each time before; the pause is random.
 const PAUSE_MS: u32 = 15;
 
@@ -239,6 +241,7 @@ impl Publisher {
         force: bool,
         deadline: Instant,
     ) -> Result<Done, PublishError> {
+        let zone = self.sure_of_foreigners(zone, wanted, deadline).await?;
         let plan = self.carry_out(zone, deadline, |zone| plan::publish(zone, wanted, self.author(force))).await?;
         let after = self.zone.read_until(Scope::Host(&wanted.host), deadline).await?;
         let missing = plan.update.additions().filter(|record| after.lacks(record)).collect::<Vec<_>>();
@@ -256,6 +259,24 @@ impl Publisher {
         };
         self.put_back(&after, &plan, wanted, deadline).await?;
         Err(PublishError::Dropped { server: self.zone.server, zone: self.zone.zone.clone(), missing })
+    }
+
+    /// Reads again what seems to say that the overlay identifier has addresses of nobody: the addresses and the hosts that
+    /// have them are read one after the other, and somebody may have come or gone in between.
+    async fn sure_of_foreigners<'z>(
+        &self,
+        mut zone: Cow<'z, Snapshot>,
+        wanted: &Publication,
+        deadline: Instant,
+    ) -> Result<Cow<'z, Snapshot>, PublishError> {
+        for round in 1..=FOREIGN_LOOKS {
+            if !wanted.is_on_default_ports() || zone.foreign_addresses().is_empty() {
+                break;
+            }
+            pause(round).await?;
+            zone = Cow::Owned(self.read_for(wanted, deadline).await?);
+        }
+        Ok(zone)
     }
 
     /// What [`remove`](Self::remove) would send now.

@@ -363,7 +363,8 @@ impl Hub {
         });
     }
 
-    /// Finds proxy peers, those last that could not be reached a moment ago.
+    /// Finds proxy peers, those last that could not be reached a moment ago. Otherwise the order is always the same, and
+    /// another one at each member: an ACK, which has one try, goes the way of its INVITE.
     fn find_proxies(self: &Arc<Self>, question: Question) {
         self.locations.fetch_add(1, Ordering::Relaxed);
         let (hub, core) = (Arc::downgrade(self), self.surroundings.core.clone());
@@ -384,7 +385,8 @@ impl Hub {
             let failed = |hop: &Hop| {
                 hop.remote.peer().and_then(|peer| unreachable.get(&peer)).is_some_and(|at| at.elapsed() < AVOIDED)
             };
-            hops.sort_by_key(failed);
+            let distance = |hop: &Hop| hop.remote.peer().map(|peer| own.position().distance(&peer.position()));
+            hops.sort_by_cached_key(|hop| (failed(hop), distance(hop)));
             hops.truncate(MAX_PROXIES);
             let located = match (hops.is_empty(), found.outcome.reply.verdict) {
                 (false, _) => Located::Hops(hops),
