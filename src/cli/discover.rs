@@ -8,11 +8,11 @@ use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
     io::{Env, Io},
     locate,
-    lookup::{ViaArg, peer_name},
+    lookup::ViaArg,
     output::{
         Format, Output, count,
         error::Stop,
-        shortened, span,
+        peer_name, shortened, span,
         table::{Cell, Grid, Tone},
     },
     runtime,
