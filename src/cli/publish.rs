@@ -17,7 +17,7 @@ use super::{
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::{
-    dns::publish::{TRANSPORTS, Transport},
+    dns::publish::Transport,
     ops::{
         Access, OpsError,
         publish::{self, AddRequest, Desk},
@@ -295,8 +295,8 @@ fn endpoint(text: &str, port: Option<u16>) -> Result<(Transport, u16), String> {
         Some((name, port)) => (name, Some(port)),
         None => (text, None),
     };
-    let known = TRANSPORTS.into_iter().find(|known| known.to_string().eq_ignore_ascii_case(name));
-    let transport = known.ok_or_else(|| format!("'{name}' is not udp, tcp or tls"))?;
+    let transport = Transport::named(&name.to_ascii_lowercase());
+    let transport = transport.ok_or_else(|| format!("'{name}' is not udp, tcp or tls"))?;
     let own = own.map(|port| port.parse::<u16>().ok().filter(|port| *port > 0).ok_or(port));
     match own.transpose() {
         Ok(own) => Ok((transport, own.or(port).unwrap_or_else(|| transport.default_port()))),

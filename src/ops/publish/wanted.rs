@@ -83,8 +83,7 @@ pub(super) fn publication(
         dialled.push(address.to_owned());
     }
     let known = access.local_descriptor()?.filter(|known| !known.descriptor.is_local());
-    let descriptor =
-        known.map(|known| DescriptorPointer { hash: known.descriptor.hash(), policy: Some(known.descriptor.policy()) });
+    let descriptor = known.map(|known| DescriptorPointer::from(&*known.descriptor));
     Ok(Publication {
         overlay: overlay.clone(),
         host: full_name(&request.host, overlay),
