@@ -11,14 +11,14 @@ use clap::{CommandFactory as _, Parser, ValueEnum};
 pub(super) use self::show::{contact_lines, present};
 use self::uris::Uris;
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     io::{Env, Io},
     locate,
     output::{
         Format, Output,
         error::{Failure, Stop},
     },
-    runtime,
+    runtime::Run,
     settings::Settings,
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -102,13 +102,7 @@ struct Args {
     pin: Option<InstanceId>,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 /// `--via`.
@@ -160,7 +154,7 @@ impl From<ViaArg> for ViaChoice {
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -172,7 +166,7 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-lookup` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let access = Settings::read(&args.home, env)?.access(&args.access, None)?;
+        let access = Settings::read(&args.shared.home, env)?.access(&args.shared.access, None)?;
         let inside = args.via != ViaArg::Auto || args.trace || args.pin.is_some();
         let scope = match args.scope {
             ScopeArg::Public if inside => {
@@ -188,8 +182,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         }
         let via = args.via.into();
         let pin = args.pin.map(|instance| uris.only().map(|name| (name, instance))).transpose()?;
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        runtime::one_shot(signals, &progress, async {
+        // Each URI says for itself what is being done.
+        Run::new(output, String::new).one_shot(async {
             if let Some((name, instance)) = pin {
                 pin::pin(&access, &name, &instance, via).await?;
             }

@@ -8,11 +8,11 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::show::Done;
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     check,
     io::{Env, Io},
     output::error::Failure,
-    runtime,
+    runtime::Run,
     settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -69,13 +69,7 @@ struct Args {
     server: Option<String>,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,7 +202,7 @@ struct MoreArgs {
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -220,13 +214,12 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-publish` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let access = Settings::read(&args.home, env)?.access(&args.access, None)?;
+        let access = Settings::read(&args.shared.home, env)?.access(&args.shared.access, None)?;
         let server = args.server.as_deref().map(|text| settings::option("--server", text, check::dns_server));
         let desk = Desk { server: server.transpose()?, ..Desk::default() };
         let work = Work::new(args.command, desk)?;
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| "asking the name server".to_owned());
-        let done = runtime::one_shot(signals, &progress, work.run(&access))??;
+        let run = Run::new(output, || "asking the name server".to_owned());
+        let done = run.one_shot(work.run(&access))??;
         done.present(output)
     })
 }
