@@ -1,4 +1,4 @@
-//! The user agent: which message belongs to which call, which next hop a request goes to, and what if that one fails.
+//! The user agent: which message belongs to which call, and what is done of what a call wants.
 
 mod incoming;
 mod leg;
