@@ -14,11 +14,10 @@ use super::{
     args::{CommonArgs, HomeArgs},
     check,
     io::{Env, Io},
-    lookup::peer_name,
     output::{
         Format, Output, count, date,
         error::{Failure, Stop},
-        shortened,
+        peer_name, shortened,
         table::{Cell, Grid, Tone},
     },
     settings::{self, Settings},

@@ -655,7 +655,7 @@ fn a_secure_call_has_secure_contacts_on_both_sides() {
             "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nRecord-Route: <{recorded};lr>\r\n\
              From: <sip:a@b>;tag=1\r\nTo: <sip:b@b>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n"
         );
-        super::agent::wants_secure_contact(&Message::parse(text.into()).unwrap())
+        super::contact::wants_secure_contact(&Message::parse(text.into()).unwrap())
     };
     assert!(!invite("sip:b@b", "sip:p2psip.org"));
     assert!(invite("sips:b@b", "sip:p2psip.org"));

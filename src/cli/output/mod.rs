@@ -26,7 +26,7 @@ use super::{
     io::{Env, Io},
     logging::{self, LogFormat},
 };
-use crate::{clock::UnixMs, ops::flow::FlowView};
+use crate::{clock::UnixMs, name::PeerId, ops::flow::FlowView};
 
 /// How wide figures are where nobody says how wide lines may be, and at most.
 const USUAL_WIDTH: u16 = 100;
@@ -308,6 +308,12 @@ pub(super) fn shortened(text: &str, characters: usize) -> String {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
         None => text.to_owned(),
     }
+}
+
+/// A peer id by its end: all begin alike.
+pub(super) fn peer_name(peer: &PeerId) -> String {
+    let text = peer.to_string();
+    format!("12D3KooW…{}", text.get(text.len().saturating_sub(8)..).unwrap_or_default())
 }
 
 /// A day and time in UTC, `2026-11-23 07:00 UTC`; milliseconds where no calendar reaches.

@@ -1,13 +1,10 @@
 //! Prints what a member tells of itself.
 
-use super::super::{
-    lookup::peer_name,
-    output::{
-        Format, Output, count, date,
-        error::Stop,
-        shortened, span,
-        table::{Cell, Grid, Tone},
-    },
+use super::super::output::{
+    Format, Output, count, date,
+    error::Stop,
+    peer_name, shortened, span,
+    table::{Cell, Grid, Tone},
 };
 use crate::{
     client::{Event, ProxyStatus, Reach, gatekeeper::PublicationState},
