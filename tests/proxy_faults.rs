@@ -305,3 +305,39 @@ fn a_name_server_that_lies_or_hangs_costs_one_call() {
         second.stop().await;
     });
 }
+
+#[test]
+fn a_server_of_which_icmp_says_that_nobody_listens_costs_no_time() {
+    let world = TestWorld::of(10);
+    let alice = world.user("alice");
+    world.run(async {
+        let members = world.world.members();
+        bind(&alice, &members[0]).await;
+        let proxy = proxy(&world, &members[PROXIES[0]]).await;
+        let mut callee = Phone::outside();
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dns = world.world.name_server();
+        let server = |priority, port| Srv { priority, weight: 0, port, target: "host.p2psip.org".to_owned() };
+        let servers = [server(0, closed), server(1, callee.address().port())];
+        dns.set("host.p2psip.org", &RrSet::A(vec![[127, 0, 0, 1].into()])).await.unwrap();
+        dns.set("_sip._udp.one.p2psip.org", &RrSet::Srv(servers[..1].to_vec())).await.unwrap();
+        dns.set("_sip._udp.two.p2psip.org", &RrSet::Srv(servers.to_vec())).await.unwrap();
+
+        let mut caller = Phone::inside(&members[0]).await;
+        let hop = peer(&members[PROXIES[0]]);
+        let from = format!("<{}>;tag=caller", alice.aor);
+        let contact = format!("Contact: <{}>", alice.aor);
+        let began = Instant::now();
+        caller.request(&hop, "INVITE sip:carol@two.p2psip.org", &from, "<sip:c@d>", 1, &contact);
+        let (invite, source) = callee.expect("INVITE").await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        callee.answer(&invite, &source, 200, "<sip:carol@127.0.0.1>");
+        caller.expect("200 INVITE").await;
+
+        let began = Instant::now();
+        caller.request(&hop, "INVITE sip:carol@one.p2psip.org", &from, "<sip:c@d>", 2, &contact);
+        assert_eq!(status(&mut caller, "INVITE").await.0, 500);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        proxy.stop().await;
+    });
+}

@@ -34,7 +34,7 @@ use crate::{
         header::Name,
         respond,
         transaction::{self, ClientId, Layer, ServerId, Token},
-        transport::{Hop, Protocol, Remote, Source, names_peer, response_target, via_host},
+        transport::{Hop, Protocol, Remote, Source, Undelivered, names_peer, response_target, via_host},
     },
 };
 
@@ -343,6 +343,12 @@ impl Engine {
     /// What was to be sent with this token was not.
     pub fn transport_failed(&mut self, token: Token, now: Instant) {
         self.layer.transport_failed(token, now);
+        self.work(now);
+    }
+
+    /// A datagram did not arrive.
+    pub fn undelivered(&mut self, undelivered: &Undelivered, now: Instant) {
+        self.layer.undelivered(undelivered, now);
         self.work(now);
     }
 

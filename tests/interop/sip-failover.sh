@@ -32,7 +32,7 @@ invites() {
     expect 0 "$bin/p2p-invite" "$1" --from sip:alice@p2psip.org --home "$work/alice" --peer "$entry" --json --media 0.2
     sed 's/.*"answered_ms":\([0-9]*\).*/\1/' <<<"$output"
 }
-for case in "dead sip 5000" "refusing sip 1500" "busy sip 1500" "impostor sips 1500" "hanging sips 5000"; do
+for case in "dead sip 1000" "refusing sip 1500" "busy sip 1500" "impostor sips 1500" "hanging sips 5000"; do
     read -r domain scheme limit <<<"$case"
     first=$(invites "$scheme:bob@$domain.example.com")
     again=$(invites "$scheme:bob@$domain.example.com")

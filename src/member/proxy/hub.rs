@@ -39,8 +39,8 @@ use crate::{
         Message,
         header::Name,
         tap::Tap,
-        transaction::{Branch, Token},
-        transport::{Event, Hop, Remote, SendError, Source, Transports},
+        transaction::{Branch, Token, quoted_branch},
+        transport::{Event, Hop, Remote, SendError, Source, Transports, Undelivered},
     },
 };
 
@@ -137,6 +137,13 @@ impl Hub {
         self.receive(message, source);
     }
 
+    /// Takes what is known of a datagram that did not arrive.
+    pub(super) fn on_undelivered(self: &Arc<Self>, undelivered: &Undelivered) {
+        let Some(branch) = quoted_branch(&undelivered.quoted) else { return };
+        tracing::debug!(error = %undelivered, "a SIP message did not arrive");
+        self.with(branch.shard, |engine, now| engine.undelivered(undelivered, now));
+    }
+
     fn receive(self: &Arc<Self>, message: Message, source: Source) {
         self.with(self.shard_of(&message), |engine, now| engine.receive(message, source, now));
     }
@@ -149,6 +156,7 @@ impl Hub {
                 let token = Token::of_number(token);
                 self.with(token.shard(), |engine, now| self.failed(engine, token, &error, now));
             }
+            Event::Undelivered(undelivered) => self.on_undelivered(&undelivered),
             // Whoever closes a stream may be about to appear elsewhere.
             Event::Closed { remote: Remote::Peer(peer), .. } => lock(&self.directory).failed(&peer),
             Event::Closed { .. } => {}
