@@ -146,7 +146,8 @@ fn no_answer_and_nobody_there_are_exit_3() {
     let began = Instant::now();
     let closed = call(&format!("sip:bob@127.0.0.1:{port}")).exits(3).json();
     let why = format!("cannot send to UDP 127.0.0.1:{port}: nobody listens there");
-    assert_eq!((&closed["status"], closed["reason"].as_str()), (&"unreachable".into(), Some(why.as_str())));
+    assert_eq!(closed["status"], "unreachable");
+    assert!(closed["reason"].as_str().unwrap().starts_with(&why), "{closed}");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 

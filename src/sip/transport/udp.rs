@@ -370,7 +370,8 @@ mod tests {
             here.try_send(&hop, long.as_bytes()).unwrap();
             tokio::time::timeout(Duration::from_secs(5), reader.readable()).await.unwrap().unwrap();
             let Undelivered { remote, why, quoted } = reader.undelivered().unwrap();
-            assert_eq!((super::super::Remote::Socket(remote), why), (hop.remote, "nobody listens there"), "{address}");
+            assert_eq!(super::super::Remote::Socket(remote), hop.remote, "{address}");
+            assert!(why.starts_with("nobody listens there"), "{address}: {why}");
             assert!(quoted.len() >= 500 && long.as_bytes().starts_with(&quoted), "{address}: {quoted:?}");
             assert_eq!((reader.undelivered(), here.counters.dropped(DropReason::Undelivered)), (None, 1));
             // Whoever waits on waits in peace.

@@ -15,7 +15,7 @@ use super::{Hop, Protocol, SendError};
 pub struct Undelivered {
     /// Where it was to go.
     pub remote: SocketAddr,
-    /// Why it did not arrive.
+    /// Why it did not arrive, and what to do.
     pub why: &'static str,
     /// How it begins: all of it, or as much as was quoted, which may be nothing.
     pub quoted: Bytes,
@@ -57,6 +57,10 @@ mod linux {
 
     /// What is read of a quoted datagram: as much as ICMP quotes of one over IPv4 (RFC 1812 §4.3.2.3).
     const QUOTED: usize = 576;
+
+    const NOBODY: &str = "nobody listens there; check the port, and whether its server runs";
+    const FORBIDDEN: &str = "a firewall forbids it; ask whoever runs it to let SIP pass";
+    const UNREACHABLE: &str = "the host cannot be reached; check its address, and the way there";
 
     /// Has the socket keep such errors. A socket for both families has those of both.
     pub(in super::super) fn ask_for(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
@@ -102,14 +106,14 @@ mod linux {
         Some(match (error.ee_origin, error.ee_type, error.ee_code) {
             // RFC 792, RFC 1812 §5.2.7.1.
             (SO_EE_ORIGIN_ICMP, 3, 4) => return None,
-            (SO_EE_ORIGIN_ICMP, 3, 2) => "it does not speak UDP",
-            (SO_EE_ORIGIN_ICMP, 3, 3) => "nobody listens there",
-            (SO_EE_ORIGIN_ICMP, 3, 9 | 10 | 13) => "a firewall forbids it",
-            (SO_EE_ORIGIN_ICMP, 3, _) => "the host cannot be reached",
+            (SO_EE_ORIGIN_ICMP, 3, 2) => "it does not speak UDP; try another transport",
+            (SO_EE_ORIGIN_ICMP, 3, 3) => NOBODY,
+            (SO_EE_ORIGIN_ICMP, 3, 9 | 10 | 13) => FORBIDDEN,
+            (SO_EE_ORIGIN_ICMP, 3, _) => UNREACHABLE,
             // RFC 4443 §3.1.
-            (SO_EE_ORIGIN_ICMP6, 1, 4) => "nobody listens there",
-            (SO_EE_ORIGIN_ICMP6, 1, 1 | 5 | 6) => "a firewall forbids it",
-            (SO_EE_ORIGIN_ICMP6, 1, _) => "the host cannot be reached",
+            (SO_EE_ORIGIN_ICMP6, 1, 4) => NOBODY,
+            (SO_EE_ORIGIN_ICMP6, 1, 1 | 5 | 6) => FORBIDDEN,
+            (SO_EE_ORIGIN_ICMP6, 1, _) => UNREACHABLE,
             (SO_EE_ORIGIN_ICMP, 12, _) | (SO_EE_ORIGIN_ICMP6, 4, _) => "it is refused on the way",
             _ => return None,
         })
