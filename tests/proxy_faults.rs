@@ -341,3 +341,67 @@ fn a_server_of_which_icmp_says_that_nobody_listens_costs_no_time() {
         proxy.stop().await;
     });
 }
+
+#[test]
+fn who_asks_for_users_that_do_not_exist_is_refused_and_a_newcomer_is_soon_found() {
+    let world = TestWorld::of(10);
+    let dora = world.user("dora");
+    world.run(async {
+        let members = world.world.members();
+        let proxy = proxy(&world, &members[PROXIES[0]]).await;
+        let hop = udp(&proxy);
+        let ask = |phone: &Phone, user: &str, number| {
+            let uri = format!("sip:{user}@p2psip.org");
+            phone.request(&hop, &format!("MESSAGE {uri}"), "<sip:a@b>;tag=1", &format!("<{uri}>"), number, "");
+        };
+        let mut scanner = Phone::outside_at([127, 0, 0, 2]);
+        let requests = 500;
+        for number in 1..=requests {
+            ask(&scanner, &format!("nobody{number}"), number);
+        }
+        let mut refused = 0;
+        for _ in 0..requests {
+            match status(&mut scanner, "MESSAGE").await {
+                (404, false) => {}
+                (503, true) => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        let status_of_proxy = proxy.status();
+        assert!(refused > 50 && status_of_proxy.lookups < 450, "{refused} refused, {status_of_proxy:?}");
+        assert_eq!(
+            status_of_proxy.lookups + status_of_proxy.lookups_refused,
+            u64::from(requests),
+            "{status_of_proxy:?}"
+        );
+
+        // Others do not feel it. And who was not there a moment ago is.
+        let mut caller = Phone::outside();
+        ask(&caller, dora.aor.user(), 1);
+        assert_eq!(status(&mut caller, "MESSAGE").await, (404, false));
+        let mut callee = Phone::inside(&members[0]).await;
+        bind(&dora, &members[0]).await;
+        let began = Instant::now();
+        let answers = async {
+            loop {
+                let (message, source) = callee.expect("MESSAGE").await;
+                callee.answer(&message, &source, 200, "<sip:dora@p2psip.org>");
+            }
+        };
+        let asks = async {
+            for number in 2.. {
+                ask(&caller, dora.aor.user(), number);
+                if status(&mut caller, "MESSAGE").await.0 == 200 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = answers => {}
+            () = asks => {}
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        proxy.stop().await;
+    });
+}
