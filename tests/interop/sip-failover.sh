@@ -59,6 +59,7 @@ ringing=$!
 device --ring 0.5
 answering=$!
 # Nobody is there, and nobody says so.
+nft -f - <<<'table ip silent { chain input { type filter hook input priority 0; ip daddr 192.0.2.15 udp dport 5060 drop; }; }'
 enrol silent sip:alice@p2psip.org
 expect 0 "$bin/p2p-register" sip:alice@p2psip.org --home "$work/silent" --peer "$entry" \
     --contact sip:alice@192.0.2.15:5060
