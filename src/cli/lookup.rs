@@ -12,7 +12,7 @@ use super::{
     output::{
         Format, Output, count,
         error::{Failure, Stop},
-        shortened, span,
+        peer_name, shortened, span,
         table::{Cell, Grid, Tone},
     },
     runtime,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     kind::Kind,
-    name::{InstanceId, PeerId, ResourceName, Service},
+    name::{InstanceId, ResourceName, Service},
     ops::{
         Access, OpsError, ViaChoice,
         locate::{Locations, Scope, Subject, expected},
@@ -414,6 +414,9 @@ pub(super) fn verdict(outcome: &LookupOutcome) -> String {
         LookupStatus::NotFound => {
             format!("{uri}: not found: {} answered and none has it", count(outcome.storers, "storer"))
         }
+        LookupStatus::NobodyToAsk if outcome.storers == 0 && outcome.silent == 0 => {
+            format!("{uri}: nobody to ask: nobody answered in time; try again, with a longer --timeout")
+        }
         LookupStatus::NobodyToAsk => format!(
             "{uri}: nobody to ask: {} answered and {} stayed silent; try again, or name a member with --peer",
             count(outcome.storers, "storer"),
@@ -473,7 +476,7 @@ fn records_table(records: &[RecordView]) -> Grid {
 }
 
 fn contacts_table(records: &[RecordView]) -> Grid {
-    let mut grid = Grid::with_header(&["INSTANCE", "CONTACT", "EXPIRES IN", "CERTIFICATE"]);
+    let mut grid = Grid::with_header(&["INSTANCE", "CONTACT", "EXPIRES IN", "CERTIFICATE"]).spare(&["CERTIFICATE"]);
     for record in records {
         grid.row([
             Cell::text(shortened(&record.instance.to_string(), 8), Tone::Subject),
@@ -486,7 +489,8 @@ fn contacts_table(records: &[RecordView]) -> Grid {
 }
 
 fn offers_table(records: &[RecordView]) -> Grid {
-    let mut grid = Grid::with_header(&["PEER", "ENDPOINT", "SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"]);
+    let mut grid = Grid::with_header(&["PEER", "ENDPOINT", "SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"])
+        .spare(&["CERTIFICATE", "LOAD"]);
     for (record, offer) in records.iter().filter_map(|record| Some((record, record.offer.as_ref()?))) {
         let (serving, tone) = if offer.serving { ("yes", Tone::Good) } else { ("no", Tone::Warning) };
         grid.row([
@@ -514,12 +518,6 @@ pub(super) fn contact_lines(contact: &ContactView) -> Vec<String> {
     std::iter::once(first).chain(addresses).collect()
 }
 
-/// A peer id by its end: all begin alike.
-pub(super) fn peer_name(peer: &PeerId) -> String {
-    let text = peer.to_string();
-    format!("12D3KooW…{}", text.get(text.len().saturating_sub(8)..).unwrap_or_default())
-}
-
 /// The certificate that covers a record, in a few characters.
 fn certificate(record: &RecordView) -> Cell {
     match &record.certificate {
@@ -533,7 +531,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::UnixMs,
-        name::{InstanceId, OverlayId},
+        name::{InstanceId, OverlayId, PeerId},
         ops::outcome::{OfferView, RejectedView},
     };
 

@@ -9,11 +9,10 @@ use super::{
     args::{AccessArgs, CommonArgs, HomeArgs},
     check,
     io::{Env, Io},
-    lookup::peer_name,
     output::{
         Format, Output, count,
         error::{Failure, Stop},
-        span,
+        peer_name, span,
         table::{Cell, Grid, Tone},
     },
     runtime,
@@ -123,7 +122,7 @@ enum Command {
     /// Make the DNS say what the overlay says
     Sync {
         /// Seconds for which the records stay without being renewed
-        #[arg(long, value_name = "S", default_value_t = LEASE)]
+        #[arg(long, value_name = "S", default_value_t = LEASE, value_parser = check::number(0..=u32::MAX))]
         lease: u32,
 
         /// Do not ask the overlay: only take out what has a lease that is over
@@ -168,7 +167,7 @@ struct ProxyArgs {
     host: String,
 
     /// Its address; repeat for several
-    #[arg(long, value_name = "IP", required = true)]
+    #[arg(long, value_name = "IP", required = true, value_parser = check::ip_address)]
     address: Vec<IpAddr>,
 
     #[command(flatten)]
@@ -183,7 +182,7 @@ struct OptionalProxyArgs {
     host: Option<String>,
 
     /// Its address; repeat for several
-    #[arg(long, value_name = "IP", requires = "host")]
+    #[arg(long, value_name = "IP", requires = "host", value_parser = check::ip_address)]
     address: Vec<IpAddr>,
 
     #[command(flatten)]
@@ -199,15 +198,15 @@ struct MoreArgs {
     transport: Vec<String>,
 
     /// Port of the transports that have none of their own [default: 5060, with tls 5061]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = check::number(1..=u16::MAX))]
     port: Option<u16>,
 
     /// Seconds for which caches may keep the records: at most 30, and half of the lease [default: as many]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = check::number(0..=u32::MAX))]
     ttl: Option<u32>,
 
     /// Seconds for which the records stay without being renewed
-    #[arg(long, value_name = "S", default_value_t = LEASE)]
+    #[arg(long, value_name = "S", default_value_t = LEASE, value_parser = check::number(0..=u32::MAX))]
     lease: u32,
 
     /// Where it can be dialled as a member, ending in /p2p/PEER; repeat for several
@@ -425,7 +424,8 @@ fn pending(outcome: &PendingOutcome, output: &mut Output<'_, '_>) -> Result<u8, 
 }
 
 fn proxies(proxies: &[ProxyView]) -> Grid {
-    let mut grid = Grid::with_header(&["HOST", "IN THE DNS", "LEASE", "PEER", "IN THE OVERLAY", "DRIFT"]);
+    let mut grid =
+        Grid::with_header(&["HOST", "IN THE DNS", "LEASE", "PEER", "IN THE OVERLAY", "DRIFT"]).spare(&["LEASE"]);
     for proxy in proxies {
         let addresses = proxy.addresses.iter().map(ToString::to_string);
         let (lease, tone) = match (proxy.lease, proxy.lease_in_ms) {
