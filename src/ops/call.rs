@@ -156,7 +156,7 @@ impl Tracker {
                 outcome.status = CallStatus::Answered;
                 (outcome.code, outcome.answered_ms) = (Some(200), Some(since));
                 self.answered = Some(now);
-                (Some(200), format!("answered by {contact}"))
+                (Some(200), format!("200 OK from {contact}"))
             }
             Event::Reinvited { status } => {
                 outcome.reinvited = Some(*status);

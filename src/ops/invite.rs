@@ -87,16 +87,13 @@ pub async fn invite(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     tokio::pin!(shutdown);
-    let caller = tokio::select! {
-        caller = Caller::start(access, request) => caller?,
-        () = &mut shutdown => return Ok(()),
-    };
+    let starting = Caller::start(access, request);
+    let Some(caller) = inside::begin(starting, &mut shutdown, |caller| caller.stay).await? else { return Ok(()) };
     let Caller { mut phone, stay, plan } = caller;
     let result = place(&mut phone, &plan, request, report, shutdown).await;
     drop(phone);
     if let Some(stay) = stay {
-        let left = stay.presence.end().await;
-        drop(stay.network);
+        let left = stay.leave().await;
         if let (Ok(()), Err(error)) = (&result, left) {
             tracing::warn!("the routing record of this call stays until it expires: {error}");
         }
@@ -147,8 +144,16 @@ impl Caller {
         let finder = Finder::new(inside, locator, request.proxy.clone(), access.timeout);
         let finder = finder.watched(request.capture.tap.clone());
         let config = AgentConfig::default();
-        let phone = Phone::start(config, any_port(access.family), port, finder, &request.capture)?;
-        Ok(Self { phone, stay, plan })
+        match (Phone::start(config, any_port(access.family), port, finder, &request.capture), stay) {
+            (Ok(phone), stay) => Ok(Self { phone, stay, plan }),
+            (Err(error), stay) => {
+                if let Some(stay) = stay {
+                    // That it cannot begin is what to tell of; the record expires.
+                    let _ = stay.leave().await;
+                }
+                Err(error)
+            }
+        }
     }
 }
 
