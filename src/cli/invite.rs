@@ -12,7 +12,7 @@ use super::{
         Format, Output, count,
         error::{Failure, Stop},
         ladder::Strokes,
-        milliseconds,
+        milliseconds, short_peers,
         table::{Cell, Grid, Tone},
     },
     password,
@@ -91,7 +91,7 @@ struct Args {
     reinvite: Option<String>,
 
     /// How many calls to place
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = check::number(1..=1_000_000_u64))]
     count: u64,
 
     /// Seconds from one call to the next, whether that is over or not [default: one after the other]
@@ -164,6 +164,10 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
         let settings = Settings::read(&args.home, env)?;
         let request = request(&args, &settings, env)?;
+        let password = args.password_file.as_ref().map(|path| env.directory().join(path));
+        if let Some(warning) = password.and_then(|path| password::exposed(&path)) {
+            output.warn(&warning);
+        }
         let access = settings.access(&args.access, None)?;
         let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
         progress.doing(|| format!("calling {}", request.target));
@@ -282,8 +286,13 @@ impl<'a, 'io, 'streams> Reports<'a, 'io, 'streams> {
         if let (0, Some(kind)) = (self.code, outcome.kind()) {
             self.code = kind.exit_code();
         }
-        let strokes = self.strokes;
-        self.print(|output| present(outcome, strokes, output))
+        let (strokes, total) = (self.strokes, self.total);
+        self.print(|output| {
+            if total > 1 && output.format() == Format::Table {
+                output.text("\n")?;
+            }
+            present(outcome, strokes, output)
+        })
     }
 }
 
@@ -329,12 +338,12 @@ fn verdict(outcome: &CallOutcome) -> String {
     let other = if outcome.direction == "incoming" { &outcome.from } else { &outcome.uri };
     let why = outcome.reason.as_deref().unwrap_or_default();
     match (outcome.status, outcome.code) {
-        (CallStatus::Rejected, Some(code)) => format!("{other}: {code} {why}"),
+        (CallStatus::Rejected, Some(code)) => format!("{other}: {code} {}", short_peers(why)),
         (CallStatus::Cancelled, _) => match outcome.ended_by {
             Some("them") => format!("{other}: given up by the caller before it was answered"),
             _ => format!("{other}: given up before it was answered"),
         },
-        _ => format!("{other}: {why}"),
+        _ => format!("{other}: {}", short_peers(why)),
     }
 }
 
