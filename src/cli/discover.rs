@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     check,
     io::{Env, Io},
     locate,
@@ -16,7 +16,7 @@ use super::{
         peer_name, shortened, span,
         table::{Cell, Grid, Tone},
     },
-    runtime,
+    runtime::Run,
     settings::Settings,
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -86,13 +86,7 @@ struct Args {
     no_probe: bool,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 /// Which services.
@@ -127,7 +121,7 @@ pub(super) const ALL: [Service; 3] = [Service::Proxy, Service::Turn, Service::Te
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -139,14 +133,13 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-discover` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let access = Settings::read(&args.home, env)?.access(&args.access, args.of.as_deref())?;
+        let access = Settings::read(&args.shared.home, env)?.access(&args.shared.access, args.of.as_deref())?;
         let services = args.kind.services().to_vec();
         let wanted = args.number;
         let compare = output.format() != Format::Short;
         let request = DiscoverRequest { services, wanted, via: args.via.into(), compare, probe: !args.no_probe };
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| "looking for services".to_owned());
-        let outcome = runtime::one_shot(signals, &progress, discover(&access, &request))??;
+        let run = Run::new(output, || "looking for services".to_owned());
+        let outcome = run.one_shot(discover(&access, &request))??;
         present(&outcome, output)
     })
 }

@@ -5,9 +5,9 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     check, config, descriptors,
-    io::{Env, Io, Signal},
+    io::{Env, Io},
     logging::LogFormat,
     output::{
         Format, Output, count,
@@ -15,7 +15,7 @@ use super::{
         shortened,
         table::{Cell, Grid, Tone},
     },
-    runtime::{self, Stayed, Threads},
+    runtime::{Run, Threads, reporting},
     service_manager,
     settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
@@ -153,18 +153,12 @@ struct Args {
     print_phones: bool,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 
     fn log_format(&self) -> LogFormat {
@@ -189,8 +183,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if args.print_phones {
             return output.text(PHONES_TEMPLATE).map(|()| 0);
         }
-        let settings = Settings::read(&args.home, env)?;
-        let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
+        let settings = Settings::read(&args.shared.home, env)?;
+        let access = settings.access(&args.shared.access, args.overlay_operand.as_deref())?;
         if output.io().owns_process {
             descriptors::raise_limit();
         }
@@ -205,36 +199,26 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             circuits: settings.circuits(args.circuit_seconds.as_deref(), args.circuit_octets.as_deref())?,
         };
 
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| match &access.overlay {
+        let run = Run::new(output, || match &access.overlay {
             Some(overlay) => format!("joining {overlay}"),
             None => "joining".to_owned(),
         });
-        let mut printed = None;
-        let printed_ref = &mut printed;
-        let Stayed { result, signal } = runtime::stay(Threads::Many, signals, &progress, |ending| async move {
-            let ended = ending.clone();
-            let mut report = |outcome: JoinOutcome| {
-                let result = present(&outcome, output);
-                output.note("Ctrl-C leaves");
-                service_manager::ready(&outcome);
-                if result.is_err() {
-                    ended.begin();
-                }
-                *printed_ref = Some(result);
-            };
-            let left = join(&access, &request, &mut report, async {
-                ending.begun().await;
-                service_manager::stopping();
-            });
-            service_manager::watched(left).await
+        let print = |outcome: JoinOutcome| {
+            let printed = present(&outcome, output);
+            output.note("Ctrl-C leaves");
+            service_manager::ready(&outcome);
+            printed
+        };
+        let stayed = run.stay(Threads::Many, |ending| {
+            reporting(ending, print, async |report, ending| {
+                let left = join(&access, &request, report, async {
+                    ending.begun().await;
+                    service_manager::stopping();
+                });
+                service_manager::watched(left).await
+            })
         })?;
-        printed.unwrap_or(Ok(()))?;
-        result?;
-        match signal {
-            Some(Signal::Interrupt) => Err(Stop::Interrupted),
-            Some(Signal::Terminate) | None => Ok(0),
-        }
+        stayed.exit(Some(0))
     })
 }
 

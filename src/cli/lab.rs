@@ -22,7 +22,7 @@ use super::{
         table::{Cell, Grid, Tone},
     },
     register,
-    runtime::{self, Ending, Stayed, Threads},
+    runtime::{Ending, Run, Stayed, Threads},
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::{
@@ -109,8 +109,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         options.quic = args.quic;
         options.folder = args.folder;
         options.sip = true;
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        let Stayed { result, signal } = runtime::stay(Threads::Many, signals, &progress, |ending| async {
+        let run = Run::new(output, String::new);
+        let Stayed { result, signal } = run.stay(Threads::Many, |ending| async {
             match args.command.unwrap_or(Action::Run) {
                 Action::Run => tour(options, strokes, output, ending).await,
                 Action::Up => up(options, output, ending).await,

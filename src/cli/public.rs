@@ -1,7 +1,7 @@
 //! What `p2p-register --public` asks for and prints.
 
 use super::{
-    io::{Env, Signal},
+    io::Env,
     output::{
         Format, Output,
         error::Stop,
@@ -9,9 +9,10 @@ use super::{
         table::{Cell, Grid, Tone},
     },
     password,
-    runtime::{self, Ending, Stayed, Threads},
+    runtime::{Run, Threads, reporting},
 };
 use crate::{
+    kind::Kind,
     ops::{
         Access,
         public::{PublicOutcome, PublicReport, PublicRequest, PublicStatus, Step, StepOutcome, register_public},
@@ -56,64 +57,26 @@ pub(super) fn user(args: &PublicArgs, public: &str, env: &Env, is_terminal: bool
 
 /// Registers, and prints what becomes of it.
 pub(super) fn run(access: &Access, request: &PublicRequest, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
-    let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-    progress.doing(|| format!("registering {} at {}", request.aor, request.public));
-    let mut reports = Reports { output, code: None, stopped: None };
-    let reports_ref = &mut reports;
-    let work = |ending: Ending| async move {
-        let ended = ending.clone();
-        let mut report = |report: PublicReport| {
-            if !reports_ref.present(&report) {
-                ended.begin();
-            }
-        };
-        register_public(access, request, &mut report, ending.begun()).await
-    };
-    let Stayed { result, signal } = runtime::stay(Threads::One, signals, &progress, work)?;
-    let Reports { code, stopped, .. } = reports;
-    if let Some(stop) = stopped {
-        return Err(stop);
-    }
-    result?;
-    match (signal, code) {
-        // As without --public: Ctrl-C, or SIGTERM before there was an answer.
-        (Some(Signal::Interrupt), _) | (Some(Signal::Terminate), None) => Err(Stop::Interrupted),
-        (_, code) => Ok(code.unwrap_or_default()),
-    }
-}
-
-struct Reports<'a, 'io, 'streams> {
-    output: &'a mut Output<'io, 'streams>,
-    code: Option<u8>,
-    stopped: Option<Stop>,
-}
-
-impl Reports<'_, '_, '_> {
-    /// Prints a report; false if nobody reads any more.
-    fn present(&mut self, report: &PublicReport) -> bool {
-        let printed = match report {
-            PublicReport::Step(step) => {
-                self.output.progress().doing(|| format!("{}: {}", word(step.step), step.result));
-                Ok(())
-            }
-            PublicReport::Lost => {
-                self.output.warn("the proxy peer is gone; looking for another one");
-                Ok(())
-            }
-            PublicReport::Outcome(outcome) => {
-                let is_first = self.code.is_none();
-                self.code = Some(outcome.kind().map_or(0, crate::kind::Kind::exit_code));
-                present(outcome, is_first, self.output)
-            }
-        };
-        match printed {
-            Ok(()) => true,
-            Err(stop) => {
-                self.stopped = Some(stop);
-                false
-            }
+    let run = Run::new(output, || format!("registering {} at {}", request.aor, request.public));
+    let mut code = None;
+    let print = |report: PublicReport| match report {
+        PublicReport::Step(step) => {
+            output.progress().doing(|| format!("{}: {}", word(step.step), step.result));
+            Ok(())
         }
-    }
+        PublicReport::Lost => {
+            output.warn("the proxy peer is gone; looking for another one");
+            Ok(())
+        }
+        PublicReport::Outcome(outcome) => {
+            let is_first = code.replace(outcome.kind().map_or(0, Kind::exit_code)).is_none();
+            present(&outcome, is_first, output)
+        }
+    };
+    let stayed = run.stay(Threads::One, |ending| {
+        reporting(ending, print, async |report, ending| register_public(access, request, report, ending.begun()).await)
+    })?;
+    stayed.exit(code)
 }
 
 /// Prints an outcome; the first one of a registration in full.

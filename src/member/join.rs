@@ -20,12 +20,6 @@ const DISTANT_BUCKETS: u32 = 8;
 const MARGIN: usize = 3;
 /// The least time that the other entries have once one has answered.
 const MIN_ENTRIES_WAIT: Duration = Duration::from_millis(20);
-/// A connection that fails so soon is tried once more: a member that comes back and one that looks for it dial each other
-/// from the ports they listen on, and if both do so at once, TCP makes one connection of it (RFC 9293 §3.5) in which both
-/// speak first.
-const SOON: Duration = Duration::from_millis(500);
-/// When it is tried again.
-const AGAIN: Duration = Duration::from_millis(150);
 /// Peers tried at a time when the overlay has been lost.
 const MAX_TRIED: usize = 16;
 
@@ -39,14 +33,7 @@ pub(super) async fn join(network: &Network, config: &MemberConfig) -> Result<(),
         return Ok(());
     }
     let (own, began) = (network.peer().position(), Instant::now());
-    let ask_entry = |entry| async move {
-        let mut result = ask(network, entry, own, config.timing.join).await;
-        if matches!(result, Err(AskError::Dial(_) | AskError::Connection(_))) && began.elapsed() < SOON {
-            tokio::time::sleep(AGAIN).await;
-            result = ask(network, entry, own, config.timing.join).await;
-        }
-        (entry, result)
-    };
+    let ask_entry = |entry| async move { (entry, ask(network, entry, own, config.timing.join).await) };
     let mut asked: FuturesUnordered<_> = entries.into_iter().map(ask_entry).collect();
     let (mut told, mut failures) = (Vec::new(), Vec::new());
     let mut until = None;

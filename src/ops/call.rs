@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::flow::FlowView;
 use crate::{
     kind::Kind,
+    sip::transport::Hop,
     ua::{Event, Failure, Side},
 };
 
@@ -186,6 +187,13 @@ impl Tracker {
             }
         };
         Some(CallProgress { call: self.number, status, what })
+    }
+
+    /// Names the next hop from which no response came.
+    pub(super) fn silent(&mut self, hop: &Hop) {
+        if self.outcome.status == CallStatus::Unreachable {
+            self.outcome.reason = Some(format!("no response from {hop}"));
+        }
     }
 
     /// The outcome, once the last event has been taken in.

@@ -162,7 +162,7 @@ impl Grid {
         for row in &self.rows {
             table.add_row(columns.iter().map(|column| row.get(*column).map_or_else(empty, Cell::styled)));
         }
-        if let Some(widths) = widths {
+        if widths.is_some() {
             // Every column has its width, so this one only has to be enough.
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::MAX);
         }

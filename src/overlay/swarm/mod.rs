@@ -9,6 +9,7 @@ mod behaviour;
 mod codec;
 mod event_loop;
 mod network;
+mod redial;
 mod streams;
 mod transport;
 

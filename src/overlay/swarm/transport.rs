@@ -15,7 +15,7 @@ use libp2p::{
     noise, quic, relay, tcp, yamux,
 };
 
-use super::NetworkError;
+use super::{NetworkError, redial::Redial};
 
 /// How long dialling and the handshakes may take. Without an end to it, a few hundred TCP connections that say nothing
 /// would fill all places for connections under way, and keep everybody else out.
@@ -39,6 +39,7 @@ pub(super) fn build(
         .authenticate(noise)
         .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT);
+    let tcp = Redial::new(tcp.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))));
     let tcp = match circuits {
         None => tcp.boxed(),
         Some(circuits) => {
@@ -52,7 +53,7 @@ pub(super) fn build(
             OrTransport::new(circuits, tcp)
                 .map(|either, _| match either {
                     Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
-                    Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
+                    Either::Right(connection) => connection,
                 })
                 .boxed()
         }

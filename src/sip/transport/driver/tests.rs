@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UdpSocket,
+    net::{TcpSocket, UdpSocket},
 };
 
 use super::*;
@@ -423,10 +423,15 @@ async fn keep_alives_are_answered_and_sent() {
 #[tokio::test]
 async fn a_long_request_goes_over_tcp_or_else_over_udp_after_all() {
     let mut client = bind(config(&[Protocol::Udp]));
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let port = udp.local_addr().unwrap();
-    let hop = Hop::socket(Protocol::Udp, port);
-    // Nobody on TCP.
+    // The TCP port is taken, and does not listen yet: nobody on TCP.
+    let (tcp, udp) = loop {
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()).await {
+            break (tcp, udp);
+        }
+    };
+    let hop = Hop::socket(Protocol::Udp, udp.local_addr().unwrap());
     let long = request("UDP client", 1400);
     client.transports.send(&hop, long.clone(), 1).unwrap();
     let mut octets = vec![0; 4096];
@@ -434,7 +439,7 @@ async fn a_long_request_goes_over_tcp_or_else_over_udp_after_all() {
     assert_eq!(octets[..length], long);
     client.closed().await;
     // Somebody on TCP.
-    let listener = TcpListener::bind(port).await.unwrap();
+    let listener = tcp.listen(8).unwrap();
     client.transports.send(&hop, long, 2).unwrap();
     let (mut stream, _) = within(listener.accept()).await.unwrap();
     let length = within(stream.read(&mut octets)).await.unwrap();

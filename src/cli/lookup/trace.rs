@@ -1,10 +1,12 @@
 //! `p2p-lookup --trace`: the walk as a tree. Each peer stands under the one that told of it.
 
-use super::output::{
-    count, peer_name, shortened,
-    table::{Cell, Grid, Tone},
+use crate::{
+    cli::output::{
+        count, peer_name, shortened,
+        table::{Cell, Grid, Tone},
+    },
+    ops::outcome::{DifferenceStatus, RequestStatus, TraceView},
 };
-use crate::ops::outcome::{DifferenceStatus, RequestStatus, TraceView};
 
 /// Lines shown of one peer's answer; the JSON has all of it.
 const MAX_LINES: usize = 8;
