@@ -59,7 +59,7 @@ struct Args {
     ring: Option<String>,
 
     /// Final response: 200 to answer, or 300 to 699
-    #[arg(long, value_name = "CODE", default_value_t = 200)]
+    #[arg(long, value_name = "CODE", default_value_t = 200, value_parser = check::number(100..=699_u16))]
     status: u16,
 
     /// Seconds after which to hang up [default: the caller does]
@@ -75,7 +75,7 @@ struct Args {
     once: bool,
 
     /// End after so many calls
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = check::number(1..=1_000_000_u64))]
     count: Option<u64>,
 
     #[command(flatten)]

@@ -1,11 +1,12 @@
 //! `p2p-discover`: the peers that offer services.
 
-use std::{ffi::OsString, num::NonZeroU32, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
 use super::{
     args::{CommonArgs, OverlayArgs},
+    check,
     io::{Env, Io},
     locate,
     lookup::ViaArg,
@@ -66,8 +67,8 @@ struct Args {
     of: Option<String>,
 
     /// How many to find, of all kinds together; all there are if not given
-    #[arg(short = 'n', long = "number", value_name = "N")]
-    number: Option<NonZeroU32>,
+    #[arg(short = 'n', long = "number", value_name = "N", value_parser = check::number(1..=1_000_000_u32))]
+    number: Option<u32>,
 
     /// Whom to ask: the member on this machine (socket), a remote one (peer), the storers (walk), or auto
     #[arg(
@@ -134,7 +135,7 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
         let access = Settings::read(&args.shared.home, env)?.access(&args.shared.access, args.of.as_deref())?;
         let services = args.kind.services().to_vec();
-        let wanted = args.number.map(NonZeroU32::get);
+        let wanted = args.number;
         let compare = output.format() != Format::Short;
         let request = DiscoverRequest { services, wanted, via: args.via.into(), compare, probe: !args.no_probe };
         let run = Run::new(output, || "looking for services".to_owned());
@@ -260,7 +261,7 @@ fn providers_table(service: &ServiceView) -> Grid {
     header.extend(is_probed.then_some("ANSWERS"));
     header.extend(is_compared.then_some("IN DNS"));
     header.extend(["SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"]);
-    let mut grid = Grid::with_header(&header);
+    let mut grid = Grid::with_header(&header).spare(&["CERTIFICATE", "LOAD"]);
     for provider in &service.providers {
         let (serving, tone) = if provider.serving { ("yes", Tone::Good) } else { ("no", Tone::Warning) };
         let places = if provider.endpoints.is_empty() { &provider.addresses } else { &provider.endpoints };

@@ -12,7 +12,7 @@ use super::{
         Format, Output, count,
         error::{Failure, Stop},
         ladder::Strokes,
-        milliseconds,
+        milliseconds, short_peers,
         table::{Cell, Grid, Tone},
     },
     password,
@@ -91,7 +91,7 @@ struct Args {
     reinvite: Option<String>,
 
     /// How many calls to place
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = check::number(1..=1_000_000_u64))]
     count: u64,
 
     /// Seconds from one call to the next, whether that is over or not [default: one after the other]
@@ -158,6 +158,10 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
         let settings = Settings::read(&args.shared.home, env)?;
         let request = request(&args, &settings, env)?;
+        let password = args.password_file.as_ref().map(|path| env.directory().join(path));
+        if let Some(warning) = password.and_then(|path| password::exposed(&path)) {
+            output.warn(&warning);
+        }
         let access = settings.access(&args.shared.access, None)?;
         let run = Run::new(output, || format!("calling {}", request.target));
         let mut reports = Reports::new(output, Strokes::of(env));
@@ -203,6 +207,13 @@ fn request(args: &Args, settings: &Settings, env: &Env) -> Result<InviteRequest,
         proxy,
         hold: seconds("--media", &args.media)?.unwrap_or(Duration::from_secs(2)),
         ring: seconds("--ring-timeout", &args.ring_timeout)?.unwrap_or(Duration::from_secs(60)),
+        patience: args
+            .shared
+            .access
+            .timeout
+            .as_deref()
+            .map(|text| settings::option("--timeout", text, check::timeout))
+            .transpose()?,
         count: args.count,
         interval: seconds("--interval", &args.interval)?,
         reinvite: seconds("--reinvite", &args.reinvite)?,
@@ -252,6 +263,9 @@ impl<'a, 'io, 'streams> Reports<'a, 'io, 'streams> {
         if let (0, Some(kind)) = (self.code, outcome.kind()) {
             self.code = kind.exit_code();
         }
+        if self.total > 1 && self.output.format() == Format::Table {
+            self.output.text("\n")?;
+        }
         present(outcome, self.strokes, self.output)
     }
 }
@@ -298,12 +312,12 @@ fn verdict(outcome: &CallOutcome) -> String {
     let other = if outcome.direction == "incoming" { &outcome.from } else { &outcome.uri };
     let why = outcome.reason.as_deref().unwrap_or_default();
     match (outcome.status, outcome.code) {
-        (CallStatus::Rejected, Some(code)) => format!("{other}: {code} {why}"),
+        (CallStatus::Rejected, Some(code)) => format!("{other}: {code} {}", short_peers(why)),
         (CallStatus::Cancelled, _) => match outcome.ended_by {
             Some("them") => format!("{other}: given up by the caller before it was answered"),
             _ => format!("{other}: given up before it was answered"),
         },
-        _ => format!("{other}: {why}"),
+        _ => format!("{other}: {}", short_peers(why)),
     }
 }
 

@@ -93,7 +93,7 @@ struct Args {
     no_publish: bool,
 
     /// Enter it at this address, if that is another one than it listens on; repeat for several
-    #[arg(long, value_name = "IP", requires = "proxy", conflicts_with = "no_publish")]
+    #[arg(long, value_name = "IP", requires = "proxy", conflicts_with = "no_publish", value_parser = check::ip_address)]
     publish_address: Vec<IpAddr>,
 
     /// Enter it although it is behind a NAT, which is not recommended
@@ -225,10 +225,10 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
 /// What the options say about being a proxy peer.
 fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
     let Some(listen) = &args.proxy else { return Ok(None) };
-    let address = |text: &str| check::socket_address(text).map_err(Failure::usage);
+    let address = |name: &str, text: &str| settings::option(name, text, check::socket_address);
     let tls = match (&args.tls, &args.tls_cert, &args.tls_key) {
         (Some(listen), Some(certificate), Some(key)) => {
-            Some(ProxyTls { address: address(listen)?, certificate: certificate.clone(), key: key.clone() })
+            Some(ProxyTls { address: address("--tls", listen)?, certificate: certificate.clone(), key: key.clone() })
         }
         _ => None,
     };
@@ -240,13 +240,13 @@ fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
         key: args.publish_key.clone(),
         server,
     };
-    Ok(Some(ProxyRequest { listen: address(listen)?, tls, publish: (!args.no_publish).then_some(publish) }))
+    Ok(Some(ProxyRequest { listen: address("--proxy", listen)?, tls, publish: (!args.no_publish).then_some(publish) }))
 }
 
 /// What the options say about being an adapter.
 fn adapter_request(args: &Args) -> Result<Option<AdapterRequest>, Failure> {
     let (Some(listen), Some(phones)) = (&args.adapter, &args.phones) else { return Ok(None) };
-    let listen = check::socket_address(listen).map_err(Failure::usage)?;
+    let listen = settings::option("--adapter", listen, check::socket_address)?;
     Ok(Some(AdapterRequest { listen, phones: phones.clone() }))
 }
 

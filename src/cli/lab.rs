@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     args::CommonArgs,
-    descriptors,
+    check, descriptors,
     io::{Env, Io, Signal},
     lookup,
     output::{
@@ -64,7 +64,7 @@ struct Args {
     command: Option<Action>,
 
     /// Members of the overlay
-    #[arg(long, value_name = "N", default_value_t = PEERS, global = true)]
+    #[arg(long, value_name = "N", default_value_t = PEERS, value_parser = check::number(0..=100_000_usize), global = true)]
     peers: usize,
 
     /// Let members speak QUIC as well as TCP
@@ -143,7 +143,10 @@ async fn build(options: LabOptions, output: &Output<'_, '_>, ending: &Ending) ->
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        world = building => Ok(Some(world.map_err(failure)?)),
+        world = building => {
+            progress.doing(String::new);
+            Ok(Some(world.map_err(failure)?))
+        }
         () = counting => Ok(None),
         () = ending.clone().begun() => Ok(None),
     }

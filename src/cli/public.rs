@@ -5,7 +5,7 @@ use super::{
     output::{
         Format, Output,
         error::Stop,
-        milliseconds, span,
+        milliseconds, peer_name, short_peers, span,
         table::{Cell, Grid, Tone},
     },
     password,
@@ -95,7 +95,7 @@ fn present(outcome: &PublicOutcome, is_first: bool, output: &mut Output<'_, '_>)
         return if is_first { output.line(&outcome.contact) } else { Ok(()) };
     }
     if !is_first {
-        let proxy = outcome.proxy.map(|peer| format!(" through {peer}")).unwrap_or_default();
+        let proxy = outcome.proxy.map(|peer| format!(" through {}", peer_name(&peer))).unwrap_or_default();
         output.note(&format!("refreshed{proxy}, for {}", span(outcome.expires_in_ms.unwrap_or_default())));
         return Ok(());
     }
@@ -132,7 +132,7 @@ fn listing(outcome: &PublicOutcome) -> Grid {
     }
     grid.pair("at", Cell::text(outcome.redirected_to.as_ref().unwrap_or(&outcome.registrar), Tone::Plain));
     if let Some(proxy) = outcome.proxy {
-        grid.pair("outbound proxy", Cell::text(proxy.to_string(), Tone::Plain));
+        grid.pair("outbound proxy", Cell::text(peer_name(&proxy), Tone::Plain));
     }
     if let (Some(realm), Some(algorithm)) = (&outcome.realm, outcome.algorithm) {
         grid.pair("password asked by", Cell::text(format!("{realm} ({algorithm})"), Tone::Plain));
@@ -155,7 +155,7 @@ fn steps(steps: &[StepOutcome]) -> Grid {
         grid.row([
             Cell::text(word(step.step), Tone::Plain),
             Cell::text(milliseconds(step.took_ms), Tone::Good),
-            Cell::text(&step.result, Tone::Faint),
+            Cell::text(short_peers(&step.result), Tone::Faint),
         ]);
     }
     grid
@@ -226,7 +226,7 @@ mod tests {
             expires_in_ms: Some(3_600_000),
             ..outcome(PublicStatus::Registered)
         };
-        let peer = PeerId::from_public_key([1; 32]);
+        let peer = peer_name(&PeerId::from_public_key([1; 32]));
         let (out, err) = shown(&CommonArgs::default(), &bound, true);
         assert_eq!(
             out,

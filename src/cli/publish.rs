@@ -108,7 +108,7 @@ enum Command {
     /// Make the DNS say what the overlay says
     Sync {
         /// Seconds for which the records stay without being renewed
-        #[arg(long, value_name = "S", default_value_t = LEASE)]
+        #[arg(long, value_name = "S", default_value_t = LEASE, value_parser = check::number(0..=u32::MAX))]
         lease: u32,
 
         /// Do not ask the overlay: only take out what has a lease that is over
@@ -153,7 +153,7 @@ struct ProxyArgs {
     host: String,
 
     /// Its address; repeat for several
-    #[arg(long, value_name = "IP", required = true)]
+    #[arg(long, value_name = "IP", required = true, value_parser = check::ip_address)]
     address: Vec<IpAddr>,
 
     #[command(flatten)]
@@ -168,7 +168,7 @@ struct OptionalProxyArgs {
     host: Option<String>,
 
     /// Its address; repeat for several
-    #[arg(long, value_name = "IP", requires = "host")]
+    #[arg(long, value_name = "IP", requires = "host", value_parser = check::ip_address)]
     address: Vec<IpAddr>,
 
     #[command(flatten)]
@@ -184,15 +184,15 @@ struct MoreArgs {
     transport: Vec<String>,
 
     /// Port of the transports that have none of their own [default: 5060, with tls 5061]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = check::number(1..=u16::MAX))]
     port: Option<u16>,
 
     /// Seconds for which caches may keep the records: at most 30, and half of the lease [default: as many]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = check::number(0..=u32::MAX))]
     ttl: Option<u32>,
 
     /// Seconds for which the records stay without being renewed
-    #[arg(long, value_name = "S", default_value_t = LEASE)]
+    #[arg(long, value_name = "S", default_value_t = LEASE, value_parser = check::number(0..=u32::MAX))]
     lease: u32,
 
     /// Where it can be dialled as a member, ending in /p2p/PEER; repeat for several

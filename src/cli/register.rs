@@ -16,6 +16,7 @@ use super::{
         span,
         table::{Cell, Grid, Tone},
     },
+    password,
     public::{self, PublicArgs},
     runtime::{Ending, Run, Stayed, Threads, reporting},
     settings::{self, Settings, Sourced},
@@ -153,6 +154,10 @@ fn public_request(
     settings::option("--public", public, check::sip_contact)?;
     let RegisterRequest { aor, contacts, expires, remove, stay } = inside;
     PublicRequest::check(public, &aor)?;
+    let password = args.public.password_file.as_ref().map(|path| env.directory().join(path));
+    if let Some(warning) = password.and_then(|path| password::exposed(&path)) {
+        output.warn(&warning);
+    }
     let io = output.io();
     let user = public::user(&args.public, public, env, io.owns_process && io.stdin_is_terminal)?;
     Ok(PublicRequest { aor, public: public.to_owned(), contacts, expires, user, remove, stay, tap: None })

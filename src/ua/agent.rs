@@ -36,6 +36,8 @@ pub struct AgentConfig {
     pub timers: Timers,
     /// How long a next hop may stay silent while there is another one to try; a transaction's own patience is 32 s.
     pub hop_timeout: Duration,
+    /// How long the last next hop of an INVITE may stay silent, if less than a transaction's own patience.
+    pub patience: Option<Duration>,
     /// What becomes of calls that come in; without a plan they are answered with 480.
     pub answer: Option<AnswerPlan>,
     /// The only user part that is answered; any if not given.
@@ -52,6 +54,7 @@ impl Default for AgentConfig {
         Self {
             timers: Timers::default(),
             hop_timeout: Duration::from_secs(4),
+            patience: None,
             answer: None,
             user: None,
             contact: None,

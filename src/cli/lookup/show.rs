@@ -86,6 +86,9 @@ fn verdict(outcome: &LookupOutcome) -> String {
         LookupStatus::NotFound => {
             format!("{uri}: not found: {} answered and none has it", count(outcome.storers, "storer"))
         }
+        LookupStatus::NobodyToAsk if outcome.storers == 0 && outcome.silent == 0 => {
+            format!("{uri}: nobody to ask: nobody answered in time; try again, with a longer --timeout")
+        }
         LookupStatus::NobodyToAsk => format!(
             "{uri}: nobody to ask: {} answered and {} stayed silent; try again, or name a member with --peer",
             count(outcome.storers, "storer"),
@@ -145,7 +148,7 @@ fn records_table(records: &[RecordView]) -> Grid {
 }
 
 fn contacts_table(records: &[RecordView]) -> Grid {
-    let mut grid = Grid::with_header(&["INSTANCE", "CONTACT", "EXPIRES IN", "CERTIFICATE"]);
+    let mut grid = Grid::with_header(&["INSTANCE", "CONTACT", "EXPIRES IN", "CERTIFICATE"]).spare(&["CERTIFICATE"]);
     for record in records {
         grid.row([
             Cell::text(shortened(&record.instance.to_string(), 8), Tone::Subject),
@@ -158,7 +161,8 @@ fn contacts_table(records: &[RecordView]) -> Grid {
 }
 
 fn offers_table(records: &[RecordView]) -> Grid {
-    let mut grid = Grid::with_header(&["PEER", "ENDPOINT", "SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"]);
+    let mut grid = Grid::with_header(&["PEER", "ENDPOINT", "SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"])
+        .spare(&["CERTIFICATE", "LOAD"]);
     for (record, offer) in records.iter().filter_map(|record| Some((record, record.offer.as_ref()?))) {
         let (serving, tone) = if offer.serving { ("yes", Tone::Good) } else { ("no", Tone::Warning) };
         grid.row([

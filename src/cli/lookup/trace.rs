@@ -22,7 +22,8 @@ pub(super) fn tree(trace: &[TraceView]) -> Grid {
             None => roots.push(index),
         }
     }
-    let mut grid = Grid::with_header(&["PEER", "PATH", "HOP", "BITS", "TOOK", "ANSWER"]).unwrapped();
+    let mut grid =
+        Grid::with_header(&["PEER", "PATH", "HOP", "BITS", "TOOK", "ANSWER"]).drawing().spare(&["TOOK", "BITS"]);
     // Those still to be shown, the next one last, each with what stands left of it and whether a sibling follows.
     let mut waiting: Vec<(usize, String, bool)> = Vec::new();
     let wait = |waiting: &mut Vec<_>, siblings: &[usize], indent: &str| {

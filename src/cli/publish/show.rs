@@ -130,7 +130,8 @@ fn pending(outcome: &PendingOutcome, output: &mut Output<'_, '_>) -> Result<u8, 
 }
 
 fn proxies(proxies: &[ProxyView]) -> Grid {
-    let mut grid = Grid::with_header(&["HOST", "IN THE DNS", "LEASE", "PEER", "IN THE OVERLAY", "DRIFT"]);
+    let mut grid =
+        Grid::with_header(&["HOST", "IN THE DNS", "LEASE", "PEER", "IN THE OVERLAY", "DRIFT"]).spare(&["LEASE"]);
     for proxy in proxies {
         let addresses = proxy.addresses.iter().map(ToString::to_string);
         let (lease, tone) = match (proxy.lease, proxy.lease_in_ms) {

@@ -165,8 +165,13 @@ impl Agent {
         outgoing.way = Some(way);
         match self.layer.request(&branch, outgoing.request.method(), bytes, hop, now) {
             Ok(client) => {
-                if !outgoing.ways.is_empty() {
-                    self.layer.set_deadline(client, Some(now + self.config.hop_timeout));
+                let patience = match (outgoing.ways.is_empty(), outgoing.purpose) {
+                    (false, _) => Some(self.config.hop_timeout),
+                    (true, Purpose::Invite) => self.config.patience,
+                    (true, _) => None,
+                };
+                if let Some(patience) = patience {
+                    self.layer.set_deadline(client, Some(now + patience));
                 }
                 if matches!(outgoing.purpose, Purpose::Invite | Purpose::Register)
                     && let Some(entry) = self.calls.get_mut(&outgoing.call)
