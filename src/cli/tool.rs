@@ -75,9 +75,9 @@ impl Tool {
         // Two blanks before the line and after it, and `# `.
         let indent = longest + 4;
         let room = usize::from(columns).saturating_sub(indent + 2);
+        let beside = room >= COMMENT || self.examples.iter().all(|example| example.does.chars().count() <= room);
         let mut text = String::new();
         for Example { line, does } in self.examples {
-            let beside = room >= COMMENT || does.chars().count() <= room;
             let (start, room) = if beside { (indent, room) } else { (6, usize::from(columns).saturating_sub(8)) };
             text.push_str(&format!("\n  {line}"));
             let mut column = line.len() + 2;
