@@ -147,6 +147,18 @@ fn help_of_each_publication_command_is_as_committed() {
 }
 
 #[test]
+fn completions_know_what_each_command_takes() {
+    for (tool, _) in TOOLS {
+        let script = crate::support::root().join(format!("completions/{tool}.bash"));
+        let script = std::fs::read_to_string(script).unwrap();
+        let commands = script.lines().filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'));
+        for command in commands.filter(|command| !command.is_empty()) {
+            assert!(script.contains(&format!("\n        {command})\n")), "{tool}: nothing completes {command}");
+        }
+    }
+}
+
+#[test]
 fn every_example_in_a_help_is_a_command_line_that_parses() {
     for tool in cli::TOOLS {
         for example in tool.examples {

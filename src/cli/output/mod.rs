@@ -264,7 +264,7 @@ impl<'io, 'streams> Output<'io, 'streams> {
     }
 
     fn write(&mut self, text: &str) -> Result<(), Stop> {
-        self.progress.clear();
+        self.progress.done();
         let stdout = &mut *self.io.stdout;
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Stop::of_output)
     }
