@@ -165,7 +165,10 @@ fn finish(result: Result<u8, Stop>, output: &mut Output<'_, '_>) -> u8 {
     match result {
         Ok(code) => code,
         Err(Stop::Closed) => 0,
-        Err(Stop::Interrupted) => INTERRUPTED,
+        Err(Stop::Interrupted) => {
+            output.interrupted();
+            INTERRUPTED
+        }
         Err(Stop::Failed(failure)) => match output.failure(&failure) {
             Err(Stop::Closed) => 0,
             _ => failure.kind().exit_code(),
