@@ -145,6 +145,14 @@ fn no_answer_and_nobody_there_are_exit_3() {
     assert!(began.elapsed() < Duration::from_secs(10));
     let refused = call(&format!("sip:bob@127.0.0.1:{port};transport=tcp")).exits(3).json();
     assert!(refused["reason"].as_str().unwrap().starts_with("cannot send to TCP 127.0.0.1"), "{refused}");
+    // Where nobody listens, the system there says so.
+    drop(silent);
+    let began = Instant::now();
+    let closed = call(&format!("sip:bob@127.0.0.1:{port}")).exits(3).json();
+    let why = format!("cannot send to UDP 127.0.0.1:{port}: nobody listens there");
+    assert_eq!(closed["status"], "unreachable");
+    assert!(closed["reason"].as_str().unwrap().starts_with(&why), "{closed}");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[test]

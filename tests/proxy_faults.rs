@@ -305,3 +305,103 @@ fn a_name_server_that_lies_or_hangs_costs_one_call() {
         second.stop().await;
     });
 }
+
+#[test]
+fn a_server_of_which_icmp_says_that_nobody_listens_costs_no_time() {
+    let world = TestWorld::of(10);
+    let alice = world.user("alice");
+    world.run(async {
+        let members = world.world.members();
+        bind(&alice, &members[0]).await;
+        let proxy = proxy(&world, &members[PROXIES[0]]).await;
+        let mut callee = Phone::outside();
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dns = world.world.name_server();
+        let server = |priority, port| Srv { priority, weight: 0, port, target: "host.p2psip.org".to_owned() };
+        let servers = [server(0, closed), server(1, callee.address().port())];
+        dns.set("host.p2psip.org", &RrSet::A(vec![[127, 0, 0, 1].into()])).await.unwrap();
+        dns.set("_sip._udp.one.p2psip.org", &RrSet::Srv(servers[..1].to_vec())).await.unwrap();
+        dns.set("_sip._udp.two.p2psip.org", &RrSet::Srv(servers.to_vec())).await.unwrap();
+
+        let mut caller = Phone::inside(&members[0]).await;
+        let hop = peer(&members[PROXIES[0]]);
+        let from = format!("<{}>;tag=caller", alice.aor);
+        let contact = format!("Contact: <{}>", alice.aor);
+        let began = Instant::now();
+        caller.request(&hop, "INVITE sip:carol@two.p2psip.org", &from, "<sip:c@d>", 1, &contact);
+        let (invite, source) = callee.expect("INVITE").await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        callee.answer(&invite, &source, 200, "<sip:carol@127.0.0.1>");
+        caller.expect("200 INVITE").await;
+
+        let began = Instant::now();
+        caller.request(&hop, "INVITE sip:carol@one.p2psip.org", &from, "<sip:c@d>", 2, &contact);
+        assert_eq!(status(&mut caller, "INVITE").await.0, 500);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        proxy.stop().await;
+    });
+}
+
+#[test]
+fn who_asks_for_users_that_do_not_exist_is_refused_and_a_newcomer_is_soon_found() {
+    let world = TestWorld::of(10);
+    let dora = world.user("dora");
+    world.run(async {
+        let members = world.world.members();
+        let proxy = proxy(&world, &members[PROXIES[0]]).await;
+        let hop = udp(&proxy);
+        let ask = |phone: &Phone, user: &str, number| {
+            let uri = format!("sip:{user}@p2psip.org");
+            phone.request(&hop, &format!("MESSAGE {uri}"), "<sip:a@b>;tag=1", &format!("<{uri}>"), number, "");
+        };
+        let mut scanner = Phone::outside_at([127, 0, 0, 2]);
+        let requests = 500;
+        for number in 1..=requests {
+            ask(&scanner, &format!("nobody{number}"), number);
+        }
+        let mut refused = 0;
+        for _ in 0..requests {
+            match status(&mut scanner, "MESSAGE").await {
+                (404, false) => {}
+                (503, true) => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        let status_of_proxy = proxy.status();
+        assert!(refused > 50 && status_of_proxy.lookups < 450, "{refused} refused, {status_of_proxy:?}");
+        assert_eq!(
+            status_of_proxy.lookups + status_of_proxy.lookups_refused,
+            u64::from(requests),
+            "{status_of_proxy:?}"
+        );
+
+        // Others do not feel it. And who was not there a moment ago is.
+        let mut caller = Phone::outside();
+        ask(&caller, dora.aor.user(), 1);
+        assert_eq!(status(&mut caller, "MESSAGE").await, (404, false));
+        let mut callee = Phone::inside(&members[0]).await;
+        bind(&dora, &members[0]).await;
+        let began = Instant::now();
+        let answers = async {
+            loop {
+                let (message, source) = callee.expect("MESSAGE").await;
+                callee.answer(&message, &source, 200, "<sip:dora@p2psip.org>");
+            }
+        };
+        let asks = async {
+            for number in 2.. {
+                ask(&caller, dora.aor.user(), number);
+                if status(&mut caller, "MESSAGE").await.0 == 200 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = answers => {}
+            () = asks => {}
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        proxy.stop().await;
+    });
+}

@@ -319,6 +319,9 @@ pub struct ProxyStatus {
     pub lookups: u64,
     /// Users found among those looked up lately.
     pub spared: u64,
+    /// Users not looked up because too many lookups have found nobody, those of one source or of all.
+    #[serde(default)]
+    pub lookups_refused: u64,
     /// Whether the DNS had no proxy peer of the overlay when a call last went out, so that requests of the other side
     /// cannot come back.
     #[serde(default)]

@@ -175,6 +175,7 @@ impl Server {
                     Some(Event::Failed { token, .. }) => {
                         self.engine.transport_failed(Token::of_number(token), Instant::now());
                     }
+                    Some(Event::Undelivered(undelivered)) => self.engine.undelivered(&undelivered, Instant::now()),
                     Some(Event::Closed { .. }) => {}
                     None => return,
                 },

@@ -1,3 +1,5 @@
+//! The world itself: it starts the overlay, its users, its DNS and its domains, and takes them down again.
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},

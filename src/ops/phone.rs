@@ -253,6 +253,11 @@ impl Phone {
                 let token = transaction::Token::of_number(token);
                 self.agent.transport_failed(token, error.hop(), &error.to_string(), Instant::now());
             }
+            transport::Event::Undelivered(undelivered) => {
+                if self.agent.undelivered(&undelivered, Instant::now()) {
+                    self.not_sent = Some(Kind::Unreachable);
+                }
+            }
             transport::Event::Closed { flow, .. } => self.agent.closed(flow, Instant::now()),
         }
     }

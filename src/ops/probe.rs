@@ -194,6 +194,11 @@ impl Asking {
                         self.layer.receive(message, source, Instant::now());
                     }
                     Event::Failed { token, error } => self.not_sent(token, error.to_string()),
+                    Event::Undelivered(undelivered) => {
+                        let to = (Protocol::Udp, Remote::Socket(undelivered.remote));
+                        self.failures.insert(to, undelivered.to_string());
+                        self.layer.undelivered(&undelivered, Instant::now());
+                    }
                     // Nobody asks us anything that is to be answered.
                     Event::Message { .. } | Event::Closed { .. } => {}
                 },

@@ -34,7 +34,7 @@ use crate::{
         header::Name,
         respond,
         transaction::{self, ClientId, Layer, ServerId, Token},
-        transport::{Hop, Protocol, Remote, Source, names_peer, response_target, via_host},
+        transport::{Hop, Protocol, Remote, Source, Undelivered, names_peer, response_target, via_host},
     },
 };
 
@@ -66,6 +66,12 @@ pub struct Question {
 }
 
 impl Question {
+    /// As an engine would ask it.
+    #[cfg(test)]
+    pub(crate) const fn new(shard: u8, number: u64) -> Self {
+        Self { shard, number }
+    }
+
     /// The [shard](transaction::Config::shard) of the engine that asks.
     pub const fn shard(self) -> u8 {
         self.shard
@@ -81,6 +87,8 @@ pub enum What {
         aor: Aor,
         /// The only instance that will do, if one is asked for.
         instance: Option<Instance>,
+        /// Who asks for the user, to be charged for a lookup.
+        source: Remote,
     },
     /// The servers of a URI, by RFC 3263.
     Uri {
@@ -346,6 +354,12 @@ impl Engine {
         self.work(now);
     }
 
+    /// A datagram did not arrive.
+    pub fn undelivered(&mut self, undelivered: &Undelivered, now: Instant) {
+        self.layer.undelivered(undelivered, now);
+        self.work(now);
+    }
+
     /// When to call [`Engine::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = self.deadlines.peek().map(|Reverse((at, _))| *at);
@@ -564,7 +578,7 @@ impl Engine {
                 if let Some(located) = self.here(&plan, &source) {
                     return self.pass_ack(message, source, plan, None, located);
                 }
-                let what = self.what(&plan);
+                let what = self.what(&plan, &source);
                 match self.ask(Open::Ack { message, source, plan, uri: None }) {
                     Ok(question) => self.outputs.push_back(Output::Locate { question, what }),
                     Err(open) => self.refuse(*open, now),
@@ -575,10 +589,10 @@ impl Engine {
         }
     }
 
-    /// What is to be located for a plan.
-    fn what(&self, plan: &Plan) -> What {
+    /// What is to be located for a plan of a request that came from `source`.
+    fn what(&self, plan: &Plan, source: &Source) -> What {
         match &plan.next {
-            Next::User { aor, instance } => What::User { aor: aor.clone(), instance: *instance },
+            Next::User { aor, instance } => What::User { aor: aor.clone(), instance: *instance, source: source.remote },
             Next::Proxy => What::Proxy,
             Next::RequestUri(uri) | Next::Route { uri, .. } => {
                 What::Uri { uri: Arc::from(uri.as_str()), secure: plan.secure }

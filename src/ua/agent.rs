@@ -1,4 +1,4 @@
-//! The user agent: which message belongs to which call, which next hop a request goes to, and what if that one fails.
+//! The user agent: which message belongs to which call, and what is done of what a call wants.
 
 mod incoming;
 mod leg;
@@ -26,7 +26,7 @@ use crate::sip::{
     header::Name,
     respond::respond,
     transaction::{self, ClientId, Layer, ServerId, Timers, Token},
-    transport::{Hop, Source},
+    transport::{Hop, Protocol, Source, Undelivered},
 };
 
 /// How an agent behaves.
@@ -207,6 +207,15 @@ impl Agent {
         self.transport_error = None;
     }
 
+    /// A datagram did not arrive. Says whether anybody has waited for an answer to it.
+    pub fn undelivered(&mut self, undelivered: &Undelivered, now: Instant) -> bool {
+        self.transport_error = Some(undelivered.to_string());
+        let known = self.layer.undelivered(undelivered, now) || self.ack_undelivered(undelivered);
+        self.turn(now);
+        self.transport_error = None;
+        known
+    }
+
     /// When to call [`Agent::handle_timeout`] next, if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let call = self.deadlines.first().map(|(at, _)| *at);
@@ -284,6 +293,19 @@ impl Agent {
             }
             Layer::StrayResponse { .. } | Layer::NotAcknowledged { .. } | Layer::ResponseFailed { .. } => {}
         }
+    }
+
+    /// As [`Layer::undelivered`], for the ACK of a 2xx.
+    fn ack_undelivered(&mut self, undelivered: &Undelivered) -> bool {
+        let Undelivered { remote, quoted, .. } = undelivered;
+        let hop = Hop::socket(Protocol::Udp, *remote);
+        let sent = |ack: &Acked| ack.sent.0.remote == hop.remote && ack.sent.1.starts_with(quoted);
+        let known = transaction::quoted_branch(quoted).is_some()
+            && self.calls.values().any(|entry| entry.ack.as_ref().is_some_and(sent));
+        if known {
+            self.ack_failed(&hop);
+        }
+        known
     }
 
     /// Lets a call do something, and does what it wants.

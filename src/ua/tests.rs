@@ -16,7 +16,7 @@ use crate::{
         digest::User,
         header::Name,
         respond::respond,
-        transport::{FlowId, Hop, Protocol, Source},
+        transport::{FlowId, Hop, Protocol, Source, Undelivered},
         uri::SipUri,
     },
 };
@@ -35,6 +35,8 @@ enum Verdict {
     Lose,
     /// It never arrives, and this comes back.
     Answer(Bytes),
+    /// Nobody listens there, as ICMP says.
+    Return,
 }
 
 struct World {
@@ -92,6 +94,12 @@ impl World {
             Verdict::Pass => _ = self.flying.insert((self.now + LATENCY, self.sent), (from, to, bytes)),
             Verdict::Lose => {}
             Verdict::Answer(answer) => _ = self.flying.insert((self.now + LATENCY, self.sent), (to, from, answer)),
+            Verdict::Return => {
+                let why = "nobody listens there";
+                let undelivered = Undelivered { remote: to, why, quoted: bytes.slice(..bytes.len().min(500)) };
+                let sender = self.agents.iter_mut().find(|(own, _)| *own == from);
+                assert!(sender.unwrap().1.undelivered(&undelivered, self.now));
+            }
         }
     }
 
@@ -408,6 +416,30 @@ fn the_next_hop_is_tried_when_one_is_silent_or_overloaded() {
         assert_eq!(world.names(ALICE), ["answered", "ended by Us"]);
         assert!(world.is_idle());
     }
+}
+
+#[test]
+fn a_port_where_nobody_listens_costs_no_request_any_time() {
+    let dead: SocketAddr = "192.0.2.3:5060".parse().unwrap();
+    let mut world = World::new(answer(0, 200));
+    world.meddle = Box::new(move |_, to| if to == dead { Verdict::Return } else { Verdict::Pass });
+    // The ACK, which has no transaction, is no exception.
+    world.ways.insert("192.0.2.2".to_owned(), vec![dead, BOB.parse().unwrap()]);
+    world.call(CallPlan { hold: Some(Duration::ZERO), ..plan() });
+    world.run_until(BOB, |event| matches!(event, Event::Ended { .. }));
+    let took = world.now - world.began;
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    world.run(FOREVER);
+    assert_eq!(world.seen, ["INVITE", "200 INVITE", "ACK", "BYE", "200 BYE"]);
+    assert_eq!(world.names(ALICE), ["answered", "ended by Us"]);
+
+    world.ways.insert("192.0.2.2".to_owned(), vec![dead]);
+    let (began, events) = (world.now, world.events(ALICE).len());
+    world.call(plan());
+    let why = "cannot send to UDP 192.0.2.3:5060: nobody listens there".to_owned();
+    assert_eq!(world.events(ALICE)[events..], [Event::Failed(Failure::Transport(why))]);
+    assert_eq!(world.now, began);
+    assert!(world.is_idle());
 }
 
 #[test]

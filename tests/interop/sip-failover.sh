@@ -32,7 +32,7 @@ invites() {
     expect 0 "$bin/p2p-invite" "$1" --from sip:alice@p2psip.org --home "$work/alice" --peer "$entry" --json --media 0.2
     sed 's/.*"answered_ms":\([0-9]*\).*/\1/' <<<"$output"
 }
-for case in "dead sip 5000" "refusing sip 1500" "busy sip 1500" "impostor sips 1500" "hanging sips 5000"; do
+for case in "dead sip 1000" "refusing sip 1500" "busy sip 1500" "impostor sips 1500" "hanging sips 5000"; do
     read -r domain scheme limit <<<"$case"
     first=$(invites "$scheme:bob@$domain.example.com")
     again=$(invites "$scheme:bob@$domain.example.com")
@@ -59,6 +59,7 @@ ringing=$!
 device --ring 0.5
 answering=$!
 # Nobody is there, and nobody says so.
+nft -f - <<<'table ip silent { chain input { type filter hook input priority 0; ip daddr 192.0.2.15 udp dport 5060 drop; }; }'
 enrol silent sip:alice@p2psip.org
 expect 0 "$bin/p2p-register" sip:alice@p2psip.org --home "$work/silent" --peer "$entry" \
     --contact sip:alice@192.0.2.15:5060

@@ -90,6 +90,7 @@ fn proxy_role(proxy: &ProxyStatus, grid: &mut Grid) {
     let refused = [
         (proxy.throttled, "of sources that send too many"),
         (proxy.overloaded, "for want of room"),
+        (proxy.lookups_refused, "for too many users looked up in vain"),
         (proxy.loops, "in a loop"),
         (proxy.dropped, "that nobody could use"),
     ];

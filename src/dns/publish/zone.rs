@@ -20,7 +20,7 @@ use super::{
 use crate::{
     dns::{
         Data, DataKind, DnsError, Family, Resolver,
-        rrset::{canonical, parse_name, type_name},
+        rrset::{canonical, code_name, parse_name, type_name},
     },
     name::OverlayId,
 };
@@ -203,18 +203,4 @@ fn start_of_authority(reply: &Message, overlay: &OverlayId) -> Option<(String, S
         RData::SOA(soa) if record.name.zone_of(&name) => Some((canonical(&record.name), canonical(&soa.mname))),
         _ => None,
     })
-}
-
-/// A response code's mnemonic.
-fn code_name(code: ResponseCode) -> String {
-    match code {
-        ResponseCode::NoError => "NOERROR".to_owned(),
-        ResponseCode::FormErr => "FORMERR".to_owned(),
-        ResponseCode::ServFail => "SERVFAIL".to_owned(),
-        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
-        ResponseCode::NotImp => "NOTIMP".to_owned(),
-        ResponseCode::Refused => "REFUSED".to_owned(),
-        ResponseCode::NotAuth => "NOTAUTH".to_owned(),
-        other => format!("RCODE {}", u16::from(other)),
-    }
 }

@@ -48,6 +48,9 @@ fn read(runtime: &Runtime, hub: &Arc<Hub>, mut reader: UdpReader, mut stop: watc
                 _ = stop.changed() => return,
                 readable = reader.readable() => if readable.is_err() { return },
             }
+            while let Some(undelivered) = reader.undelivered() {
+                hub.on_undelivered(&undelivered);
+            }
             for _ in 0..TURN {
                 let Some((message, source)) = reader.try_message() else { break };
                 hub.on_datagram(message, source);

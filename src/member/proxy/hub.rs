@@ -39,8 +39,8 @@ use crate::{
         Message,
         header::Name,
         tap::Tap,
-        transaction::{Branch, Token},
-        transport::{Event, Hop, Remote, SendError, Source, Transports},
+        transaction::{Branch, Token, quoted_branch},
+        transport::{DropReason, Event, Hop, Remote, SendError, Source, Transports, Undelivered},
     },
 };
 
@@ -137,6 +137,13 @@ impl Hub {
         self.receive(message, source);
     }
 
+    /// Takes what is known of a datagram that did not arrive.
+    pub(super) fn on_undelivered(self: &Arc<Self>, undelivered: &Undelivered) {
+        let Some(branch) = quoted_branch(&undelivered.quoted) else { return };
+        tracing::debug!(error = %undelivered, "a SIP message did not arrive");
+        self.with(branch.shard, |engine, now| engine.undelivered(undelivered, now));
+    }
+
     fn receive(self: &Arc<Self>, message: Message, source: Source) {
         self.with(self.shard_of(&message), |engine, now| engine.receive(message, source, now));
     }
@@ -149,6 +156,7 @@ impl Hub {
                 let token = Token::of_number(token);
                 self.with(token.shard(), |engine, now| self.failed(engine, token, &error, now));
             }
+            Event::Undelivered(undelivered) => self.on_undelivered(&undelivered),
             // Whoever closes a stream may be about to appear elsewhere.
             Event::Closed { remote: Remote::Peer(peer), .. } => lock(&self.directory).failed(&peer),
             Event::Closed { .. } => {}
@@ -183,6 +191,10 @@ impl Hub {
 
     /// How it is.
     pub(in crate::member) fn status(&self) -> ProxyStatus {
+        let (spared, lookups_refused) = {
+            let directory = lock(&self.directory);
+            (directory.spared, directory.refused)
+        };
         let mut status = ProxyStatus {
             endpoints: self.surroundings.endpoints.clone(),
             draining: self.draining.load(Ordering::Relaxed),
@@ -196,7 +208,8 @@ impl Hub {
             loops: 0,
             dropped: 0,
             lookups: self.lookups.load(Ordering::Relaxed),
-            spared: lock(&self.directory).spared,
+            spared,
+            lookups_refused,
             unlisted: lock(&self.way_back).is_missing,
             publication: lock(&self.publication).clone(),
         };
@@ -215,6 +228,11 @@ impl Hub {
         let load = (status.transactions as usize).saturating_mul(usize::from(MAX_LOAD)) / self.most.max(1);
         status.load = u16::try_from(load).unwrap_or(MAX_LOAD).min(MAX_LOAD);
         status
+    }
+
+    /// Datagrams of which ICMP has said that they did not arrive.
+    pub(super) fn undelivered(&self) -> u64 {
+        self.surroundings.transports.counters().dropped(DropReason::Undelivered)
     }
 
     /// How it stands with the DNS has changed.
@@ -272,8 +290,8 @@ impl Hub {
         while let Some(output) = engine.poll_output() {
             match output {
                 Output::Send { to, bytes, token } => self.send(engine, &to, bytes, token, now),
-                Output::Locate { question, what: What::User { aor, instance } } => {
-                    self.ask(engine, &aor, Waiting::Contacts(question, instance), now);
+                Output::Locate { question, what: What::User { aor, instance, source } } => {
+                    self.ask(engine, &aor, Waiting::Contacts(question, instance), &source, now);
                 }
                 Output::Locate { question, what: What::Uri { uri, secure } } => {
                     self.locate(engine, question, uri, secure, now);
@@ -316,13 +334,13 @@ impl Hub {
     ) {
         // Who says no name is looked for under the one that the peer had last; whether it still has it, the records say.
         match claimed.or_else(|| lock(&self.directory).users_of(&peer).first().cloned()) {
-            Some(aor) => self.ask(engine, &aor, Waiting::Membership(question, peer), now),
+            Some(aor) => self.ask(engine, &aor, Waiting::Membership(question, peer), &Remote::Peer(peer), now),
             None => engine.identified(question, &[], now),
         }
     }
 
-    fn ask(self: &Arc<Self>, engine: &mut Engine, aor: &Aor, who: Waiting, now: Instant) {
-        let next = lock(&self.directory).ask(aor, who, now);
+    fn ask(self: &Arc<Self>, engine: &mut Engine, aor: &Aor, who: Waiting, source: &Remote, now: Instant) {
+        let next = lock(&self.directory).ask(aor, who, source, now);
         match next {
             Next::Answer(reply) => {
                 if let Some(tap) = &self.surroundings.tap {

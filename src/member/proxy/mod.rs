@@ -413,6 +413,13 @@ impl Collector for ProxyMetrics {
         counter(e, "proxy_messages_dropped", "Messages that could not be passed on or answered", status.dropped)?;
         counter(e, "proxy_lookups", "Lookups of users in the overlay", status.lookups)?;
         counter(e, "proxy_lookups_spared", "Users found among those looked up lately", status.spared)?;
+        counter(
+            e,
+            "proxy_lookups_refused",
+            "Users not looked up because too many lookups found nobody",
+            status.lookups_refused,
+        )?;
+        counter(e, "proxy_datagrams_undelivered", "Datagrams that did not arrive, as ICMP says", hub.undelivered())?;
         let Some(publication) = status.publication else { return Ok(()) };
         let shown = u8::from(publication.state == PublicationState::Shown);
         gauge(e, "proxy_in_dns", "Whether the DNS shows the proxy peer", shown.into())?;

@@ -91,7 +91,7 @@ impl Engine {
         let id = self.next;
         let user = matches!(plan.next, Next::User { .. } | Next::Proxy);
         let here = self.here(&plan, &source);
-        let what = self.what(&plan);
+        let what = self.what(&plan, &source);
         let breadth = plan.breadth;
         let mut context = Context {
             server,
@@ -289,8 +289,8 @@ impl Engine {
             context.targets.clear();
             context.phones.clear();
             context.clients.clear();
-            let plan = context.plan.clone();
-            return self.ask_for(id, Asked::User, self.what(&plan), now);
+            let (plan, source) = (context.plan.clone(), context.source.clone());
+            return self.ask_for(id, Asked::User, self.what(&plan, &source), now);
         }
         // A user without a way there is not available for now (as in RFC 5626, where flows fail). Any other next hop
         // is this proxy's business, and it is not overloaded (RFC 3261 §16.7 step 6, §16.9).

@@ -13,12 +13,13 @@ use super::{
     event::{ClientId, Event, Id, Metrics, Output, ServerId, Token},
     key::{Key, KeyHasher, Keys},
     machine::{Context, Input, Kind, Packet, State, Step, Tell},
+    quote,
     table::{Cancel, Extra, Fired, Table, Transaction},
     timers::Timer,
 };
 use crate::sip::{
     Message, Method, derive, respond,
-    transport::{Hop, Source, response_target},
+    transport::{Hop, Protocol, Remote, Source, Undelivered, response_target},
 };
 
 /// How a layer behaves.
@@ -218,6 +219,29 @@ impl Layer {
             self.metrics.transport_errors += 1;
             self.apply(id, step, None, now);
         }
+    }
+
+    /// ICMP says that a datagram did not arrive (RFC 3261 §18.4): as if its request could not have been sent. Says whether
+    /// it is one of ours that waits for an answer.
+    ///
+    /// Anybody can send ICMP, and a forged message must end no call. So it has to quote the request with its branch, which
+    /// nobody can guess, and to come from where the request went. What quotes less changes nothing: timers see to it.
+    /// Neither does what is said of a response: that its transaction goes on is right if the sender of the request
+    /// comes back, and ends by itself otherwise.
+    pub fn undelivered(&mut self, undelivered: &Undelivered, now: Instant) -> bool {
+        let Some((method, branch)) = quote::request(&undelivered.quoted) else { return false };
+        let remote = Remote::Socket(undelivered.remote);
+        let key = self.keys.client(branch.random, method);
+        let Some(id) = self.table.find(key).filter(|id| {
+            self.table.get(*id).is_some_and(|found| {
+                let waits = matches!(found.state, State::Calling | State::Trying | State::Proceeding);
+                found.kind.is_client() && waits && (found.hop.protocol, found.hop.remote) == (Protocol::Udp, remote)
+            })
+        }) else {
+            return false;
+        };
+        self.transport_failed(Token::new(self.config.shard, id), now);
+        true
     }
 
     /// When to call [`Layer::handle_timeout`] next, if nothing else happens before.

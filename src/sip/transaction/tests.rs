@@ -12,7 +12,7 @@ use crate::{
     name::PeerId,
     sip::{
         Message, Method, respond,
-        transport::{FlowId, Hop, Protocol, Source},
+        transport::{FlowId, Hop, Protocol, Source, Undelivered},
     },
 };
 
@@ -569,6 +569,43 @@ fn a_full_table_refuses_requests_but_no_cancel() {
     side.respond(0, &server_invite(), 200).unwrap();
     side.run(100 * SECOND);
     side.layer.request(&branch, Method::Bye, bye, hop(Protocol::Udp), side.now).unwrap();
+}
+
+#[test]
+fn icmp_ends_the_one_request_that_it_quotes_and_nothing_else() {
+    let mut side = Side::new(Protocol::Udp);
+    let (lost, other) = (side.request(Method::Invite), side.request(Method::Invite));
+    let options = side.request(Method::Options);
+    side.drain();
+    let now = side.now;
+    let about = |side: &mut Side, quoted: &[u8], port| {
+        let quoted = Bytes::copy_from_slice(quoted);
+        side.layer.undelivered(&Undelivered { remote: address(port), why: "", quoted }, now)
+    };
+    // Not where it was sent; too little; not ours; with another method.
+    let whole = lost.bytes();
+    let ack = edited(&lost, "INVITE sip", "ACK sip");
+    let stranger = server_invite();
+    for (quoted, port) in [(&whole[..], 5061), (&[], 5060), (stranger.bytes(), 5060), (ack.bytes(), 5060)] {
+        assert!(!about(&mut side, quoted, port));
+        assert_eq!(side.drain(), none());
+    }
+    assert!(about(&mut side, &whole[..whole.len() / 2], 5060));
+    assert_eq!(side.drain(), ["transport error", "client ended"]);
+    assert!(!about(&mut side, whole, 5060), "it is gone");
+    // Somebody answers after all: then it is over, or goes on.
+    side.answered(&other, 180);
+    about(&mut side, other.bytes(), 5060);
+    assert_eq!(side.drain(), none());
+    assert_eq!(side.answered(&options, 200), ["response 200"]);
+    assert!(!about(&mut side, options.bytes(), 5060));
+    assert_eq!(side.answered(&other, 486), ["-> ACK", "response 486"]);
+    assert!(!about(&mut side, other.bytes(), 5060));
+    // A response that nobody gets ends nothing.
+    side.receive(&server_invite());
+    side.respond(0, &server_invite(), 486).unwrap();
+    assert!(!about(&mut side, &answer(&server_invite(), 486), 5060));
+    assert_eq!(side.receive(&server_invite()), ["-> 486"]);
 }
 
 #[test]

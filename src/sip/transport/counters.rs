@@ -25,11 +25,13 @@ pub enum DropReason {
     Unsent,
     /// A TLS handshake that failed.
     Handshake,
+    /// A datagram of which ICMP says that it did not arrive.
+    Undelivered,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Oversized,
         Self::Slow,
@@ -39,6 +41,7 @@ impl DropReason {
         Self::NoWayBack,
         Self::Unsent,
         Self::Handshake,
+        Self::Undelivered,
     ];
 
     /// The reason as a label of a metric.
@@ -53,6 +56,7 @@ impl DropReason {
             Self::NoWayBack => "no-way-back",
             Self::Unsent => "unsent",
             Self::Handshake => "handshake",
+            Self::Undelivered => "undelivered",
         }
     }
 }

@@ -28,6 +28,7 @@ use super::{
     table::{Key, Table, group},
     tls::{self, Tls},
     udp::{self, UdpPort, UdpReader},
+    undelivered::Undelivered,
     via::over_tcp,
 };
 use crate::{
@@ -62,6 +63,8 @@ pub enum Event {
         /// Why not.
         error: SendError,
     },
+    /// A datagram that was sent did not arrive; whose it is, its transaction knows.
+    Undelivered(Undelivered),
     /// A connection or overlay stream ended.
     Closed {
         /// Which one.
@@ -417,6 +420,11 @@ impl Core {
             tokio::select! {
                 readable = reader.readable() => if readable.is_err() { return },
                 _ = stop.changed() => return,
+            }
+            while let Some(undelivered) = reader.undelivered() {
+                if self.events.send(Event::Undelivered(undelivered)).await.is_err() {
+                    return;
+                }
             }
             for _ in 0..UDP_TURN {
                 let Some((message, source)) = reader.try_message() else { break };

@@ -33,6 +33,7 @@ pub mod overlay;
 mod table;
 mod tls;
 mod udp;
+mod undelivered;
 mod via;
 
 use std::{
@@ -49,6 +50,7 @@ pub use self::{
     overlay::{BoxedStream, OverlayDialer, OverlayPort, via_host},
     tls::TlsFiles,
     udp::{UdpPort, UdpReader},
+    undelivered::Undelivered,
     via::{MAX_DATAGRAM, names_peer, over_tcp, response_target},
 };
 use crate::name::PeerId;

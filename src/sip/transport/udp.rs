@@ -1,13 +1,15 @@
 //! UDP: sockets that a thread may read and write itself, without a task or channel for each datagram.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use socket2::{Domain, SockRef, Socket, Type};
+use tokio::io::Interest;
 
 use super::{
     FlowId, Hop, Protocol, SendError, Source,
     counters::{Counters, DropReason, count},
+    undelivered::{self, Undelivered},
     unmapped,
 };
 use crate::sip::Message;
@@ -19,6 +21,10 @@ const SOCKET_BUFFER: usize = 8 << 20;
 const MAX_DATAGRAM: usize = 65_535;
 /// Datagrams that are skipped in one call: they keep a NAT binding alive, or are no SIP.
 const MAX_SKIPPED: usize = 64;
+/// How often one datagram is given to the kernel: each time it may answer with the error of another one.
+const MAX_TRIES: usize = 8;
+/// ICMP errors that are read at a time; whoever sends floods of them is to cost no more than floods of datagrams do.
+const MAX_ERRORS: usize = 64;
 /// The octets 4 to 8 of a STUN message (RFC 8489 §5).
 const STUN_COOKIE: [u8; 4] = 0x2112_a442_u32.to_be_bytes();
 
@@ -78,7 +84,8 @@ impl UdpPort {
         remote.is_ipv4() == self.local.is_ipv4() || (self.dual && remote.is_ipv4())
     }
 
-    /// Sends one datagram now. If the kernel's buffer is full it is lost, as datagrams may be, and counted.
+    /// Sends one datagram now. If the kernel's buffer is full it is lost, as datagrams may be, and counted. That nobody
+    /// listens there is known only later: [`UdpReader::undelivered`].
     ///
     /// # Errors
     /// [`SendError`]: too long, or no way to the address that the kernel knows.
@@ -90,12 +97,12 @@ impl UdpPort {
             SocketAddr::V4(v4) if self.dual => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
             other => other,
         };
-        match self.socket.send_to(octets, remote) {
+        match self.send_to(octets, remote) {
             Ok(_) => {
                 count(&self.counters.traffic(Protocol::Udp).sent);
                 Ok(())
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Err(error) if is_passing(&error) || error.kind() == io::ErrorKind::ConnectionRefused => {
                 self.counters.lose(DropReason::Unsent);
                 Ok(())
             }
@@ -110,6 +117,19 @@ impl UdpPort {
         }
     }
 
+    /// Sends a datagram. What ICMP said of earlier ones, to whomever they went, is told to whoever uses the socket next,
+    /// and then the datagram has not been sent.
+    fn send_to(&self, octets: &[u8], remote: SocketAddr) -> io::Result<usize> {
+        let mut sent = self.socket.send_to(octets, remote);
+        for _ in 1..MAX_TRIES {
+            match sent {
+                Err(ref error) if !is_passing(error) => sent = self.socket.send_to(octets, remote),
+                _ => break,
+            }
+        }
+        sent
+    }
+
     /// What reads this socket, on the current runtime: that of the thread that will read.
     ///
     /// # Errors
@@ -117,7 +137,7 @@ impl UdpPort {
     pub fn reader(&self) -> io::Result<UdpReader> {
         let socket = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
         let buffer = vec![0; MAX_DATAGRAM].into_boxed_slice();
-        Ok(UdpReader { port: self.clone(), socket, buffer })
+        Ok(UdpReader { port: self.clone(), socket, buffer, undelivered: VecDeque::new() })
     }
 }
 
@@ -127,6 +147,7 @@ pub struct UdpReader {
     port: UdpPort,
     socket: tokio::net::UdpSocket,
     buffer: Box<[u8]>,
+    undelivered: VecDeque<Undelivered>,
 }
 
 impl UdpReader {
@@ -135,12 +156,35 @@ impl UdpReader {
         &self.port
     }
 
-    /// Waits until there may be a datagram.
+    /// Waits until there may be a datagram, or news of one of ours ([`UdpReader::undelivered`]).
     ///
     /// # Errors
     /// The runtime is shutting down.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.socket.readable().await
+    pub async fn readable(&mut self) -> io::Result<()> {
+        if self.socket.ready(Interest::READABLE | Interest::ERROR).await?.is_error() {
+            self.read_errors();
+        }
+        Ok(())
+    }
+
+    /// The next datagram of ours of which it was learned that it did not arrive. What is not asked for until there may be
+    /// a datagram again is forgotten.
+    pub fn undelivered(&mut self) -> Option<Undelivered> {
+        self.undelivered.pop_front()
+    }
+
+    fn read_errors(&mut self) {
+        self.undelivered.clear();
+        for _ in 0..MAX_ERRORS {
+            match self.socket.try_io(Interest::ERROR, || undelivered::next(&self.port.socket)) {
+                Ok(Some(error)) => {
+                    self.port.counters.lose(DropReason::Undelivered);
+                    self.undelivered.push_back(error);
+                }
+                Ok(None) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     /// The next datagram; `None` if there is none now. Those that only keep a NAT binding alive are skipped.
@@ -188,7 +232,14 @@ fn socket(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<std::n
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    Ok(socket.into())
+    let socket = socket.into();
+    undelivered::ask_for(&socket, address.is_ipv6())?;
+    Ok(socket)
+}
+
+/// Whether a datagram may just as well be sent a moment later.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Whether a datagram is only there to keep a NAT binding alive: CRLFs, zeros, nothing, or STUN (RFC 5626 §4.4.2).
@@ -298,6 +349,55 @@ mod tests {
         }
         assert_eq!(seen.iter().sum::<usize>(), 64);
         assert!(!seen.contains(&0), "{seen:?}");
+    }
+
+    /// An address where nobody listens.
+    fn closed(ip: &str) -> Hop {
+        let socket = std::net::UdpSocket::bind((ip, 0)).unwrap();
+        Hop::socket(Protocol::Udp, socket.local_addr().unwrap())
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn that_nobody_listens_is_learned_with_what_was_sent_there() {
+        for (address, there) in
+            [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")]
+        {
+            let here = bind(address, 1).remove(0);
+            let mut reader = here.reader().unwrap();
+            let hop = closed(there);
+            let long = "INVITE ".repeat(150);
+            here.try_send(&hop, long.as_bytes()).unwrap();
+            tokio::time::timeout(Duration::from_secs(5), reader.readable()).await.unwrap().unwrap();
+            let Undelivered { remote, why, quoted } = reader.undelivered().unwrap();
+            assert_eq!(super::super::Remote::Socket(remote), hop.remote, "{address}");
+            assert!(why.starts_with("nobody listens there"), "{address}: {why}");
+            assert!(quoted.len() >= 500 && long.as_bytes().starts_with(&quoted), "{address}: {quoted:?}");
+            assert_eq!((reader.undelivered(), here.counters.dropped(DropReason::Undelivered)), (None, 1));
+            // Whoever waits on waits in peace.
+            reader.try_recv();
+            assert!(tokio::time::timeout(Duration::from_millis(50), reader.readable()).await.is_err(), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn others_are_not_blamed_for_a_port_where_nobody_listens() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (here, there) = (bind(address, 1).remove(0), bind(address, 1).remove(0));
+            let (dead, alive) = (closed(&here.local().ip().to_string()), Hop::socket(Protocol::Udp, there.local()));
+            let (mut reader, mut other) = (here.reader().unwrap(), there.reader().unwrap());
+            for _ in 0..300 {
+                // On loopback the answer is there when the call returns.
+                here.try_send(&dead, b"INVITE").unwrap();
+                here.try_send(&alive, b"OPTIONS").unwrap();
+            }
+            there.try_send(&Hop::socket(Protocol::Udp, here.local()), b"200").unwrap();
+            assert_eq!(receive(&mut reader).await.0, "200", "a flood of errors hides no datagram");
+            for n in 0..300 {
+                assert_eq!(receive(&mut other).await.0, "OPTIONS", "{n}");
+            }
+            assert_eq!(here.counters.dropped(DropReason::Unsent), 0);
+        }
     }
 
     #[test]

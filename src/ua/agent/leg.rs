@@ -1,4 +1,4 @@
-//! What an agent's entry is: a call that we placed, one that came in, or a binding. Each hears what concerns it.
+//! Our side of a call that we placed, of one that came in, or of a binding: each hears what concerns it.
 
 use std::time::Instant;
 

@@ -69,8 +69,7 @@ impl Outgoing {
         let request = &self.request;
         let mut edit = Edit::new(request);
         edit.prepend(Name::Via, via(way, branch));
-        if self.purpose != Purpose::Bye && request.method() == Method::Invite && request.header(Name::Contact).is_none()
-        {
+        if request.method() == Method::Invite && request.header(Name::Contact).is_none() {
             let from = request.from().map(|from| from.uri.as_str().to_owned()).unwrap_or_default();
             let secure = is_secure(request.request_uri().unwrap_or_default());
             edit.append(Name::Contact, contact_at(&from, way.hop.protocol, &way.sent_by, secure));

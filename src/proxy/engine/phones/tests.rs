@@ -379,7 +379,7 @@ fn an_outgoing_call_shows_the_overlay_url_and_comes_back_to_the_phone() {
     assert!(invite.header(Name::PPreferredIdentity).is_none(), "bob has a phone here too, and this is not it");
     assert!(invite.header(Name::RecordRoute).is_none(), "the far side does not see the adapter");
     assert_eq!(invite.request_uri(), Some("sip:carol@p2psip.org"));
-    assert_eq!(world.asked, [What::User { aor: aor("carol"), instance: None }]);
+    assert_eq!(world.asked, [What::User { aor: aor("carol"), instance: None, source: at(DESK) }]);
 
     let hop = Hop::peer(peer(2), []);
     world.answer(&hop, &invite, 200, "<sip:carol@p2psip.org;gr=x>");
