@@ -9,12 +9,12 @@ test *arguments:
 
 # Unit and integration tests only
 unit *filter:
-    cargo test --lib --test all {{filter}}
+    cargo test --workspace --lib --test all {{filter}}
 
 # Format, then lint
 lint:
-    cargo fmt
-    cargo clippy --all-targets -- -D warnings
+    cargo fmt --all
+    cargo clippy --workspace --all-targets -- -D warnings
 
 # Rewrite what is generated from the command line: manuals, completions, snapshots of help, shapes of JSON
 generate:

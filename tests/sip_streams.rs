@@ -208,10 +208,10 @@ fn nobody_accepts_unasked_or_for_another_overlay() {
     let other = NetworkConfig::client("other.example".parse().unwrap(), descriptor.hash(), PATIENCE);
     world.run(async {
         let refused = client.network.open_sip(&quiet, PATIENCE).await.map(|_| ());
-        assert_eq!(refused, Err(AskError::OtherOverlay));
+        assert_eq!(refused, Err(AskError::NoSip));
         let stranger = Client::start(other).await;
         let refused = stranger.network.open_sip(&foreign, PATIENCE).await.map(|_| ());
-        assert_eq!(refused, Err(AskError::OtherOverlay));
+        assert_eq!(refused, Err(AskError::NoSip));
         // Nobody is there at all.
         let mut gone = quiet.clone();
         gone.addresses = vec!["/ip4/127.0.0.1/tcp/1".to_owned()];

@@ -5,17 +5,17 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     check,
     invite::{CaptureArgs, Reports},
-    io::{Env, Io, Signal},
+    io::{Env, Io},
     output::{
         Format, Output,
         error::{Failure, Stop},
         ladder::Strokes,
         table::{Cell, Grid, Tone},
     },
-    runtime::{self, Ending, Threads},
+    runtime::{Run, Threads, reporting},
     settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -59,7 +59,7 @@ struct Args {
     ring: Option<String>,
 
     /// Final response: 200 to answer, or 300 to 699
-    #[arg(long, value_name = "CODE", default_value_t = 200)]
+    #[arg(long, value_name = "CODE", default_value_t = 200, value_parser = check::number(100..=699_u16))]
     status: u16,
 
     /// Seconds after which to hang up [default: the caller does]
@@ -75,25 +75,19 @@ struct Args {
     once: bool,
 
     /// End after so many calls
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = check::number(1..=1_000_000_u64))]
     count: Option<u64>,
 
     #[command(flatten)]
     capture: CaptureArgs,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -105,39 +99,23 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-answer` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::read(&args.home, env)?;
+        let settings = Settings::read(&args.shared.home, env)?;
         let request = request(&args, &settings, env)?;
-        let access = settings.access(&args.access, None)?;
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| match &request.user {
+        let access = settings.access(&args.shared.access, None)?;
+        let run = Run::new(output, || match &request.user {
             Some(user) if request.listen.is_none() => format!("registering {user}"),
             _ => "beginning to listen".to_owned(),
         });
         let mut reports = Reports::new(output, Strokes::of(env));
-        let reports_ref = &mut reports;
-        let work = |ending: Ending| async move {
-            let ended = ending.clone();
-            let mut report = |report: AnswerReport| {
-                let shown = match report {
-                    AnswerReport::Listening(outcome) => reports_ref.print(|output| listening(&outcome, output)),
-                    AnswerReport::Progress(progress) => reports_ref.progress(&progress),
-                    AnswerReport::Call(outcome) => reports_ref.call(&outcome),
-                };
-                if !shown {
-                    ended.begin();
-                }
-            };
-            answer(&access, &request, &mut report, ending.begun()).await
+        let print = |report: AnswerReport| match report {
+            AnswerReport::Listening(outcome) => listening(&outcome, reports.output),
+            AnswerReport::Progress(progress) => reports.progress(&progress),
+            AnswerReport::Call(outcome) => reports.call(&outcome),
         };
-        let stayed = runtime::stay(Threads::One, signals, &progress, work)?;
-        if let Some(stop) = reports.stopped {
-            return Err(stop);
-        }
-        stayed.result?;
-        match stayed.signal {
-            Some(Signal::Interrupt) => Err(Stop::Interrupted),
-            Some(Signal::Terminate) | None => Ok(0),
-        }
+        let stayed = run.stay(Threads::One, |ending| {
+            reporting(ending, print, async |report, ending| answer(&access, &request, report, ending.begun()).await)
+        })?;
+        stayed.exit(Some(0))
     })
 }
 

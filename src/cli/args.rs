@@ -86,3 +86,16 @@ pub(super) struct AccessArgs {
     #[arg(short = '6', global = true)]
     pub(super) ipv6: bool,
 }
+
+/// The options of a tool that goes to an overlay: how to reach it, where its own things are, how to print.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct OverlayArgs {
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
+
+    #[command(flatten)]
+    pub(super) home: HomeArgs,
+
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}

@@ -2,7 +2,10 @@
 //! begins with where the value came from.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
+    str::FromStr,
     time::Duration,
 };
 
@@ -51,6 +54,22 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     let some = seconds(text).ok().filter(|span| !span.is_zero());
     some.ok_or_else(|| format!("'{text}' is not a span of time; write seconds above 0 and up to {MAX_SECONDS}"))
+}
+
+/// A whole number within a range, as the parser of an argument.
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + fmt::Display + Clone + Send + Sync + 'static,
+{
+    move |text| {
+        let some = text.parse().ok().filter(|number| range.contains(number));
+        some.ok_or_else(|| format!("write a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// An IP address, as the parser of an argument.
+pub(super) fn ip_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "write an IP address like 192.0.2.1 or 2001:db8::1".to_owned())
 }
 
 /// A number of octets above 0.

@@ -1,21 +1,22 @@
 //! `p2p-discover`: the peers that offer services.
 
-use std::{ffi::OsString, num::NonZeroU32, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
+    check,
     io::{Env, Io},
     locate,
-    lookup::{ViaArg, peer_name},
+    lookup::ViaArg,
     output::{
         Format, Output, count,
         error::Stop,
-        shortened, span,
+        peer_name, shortened, span,
         table::{Cell, Grid, Tone},
     },
-    runtime,
+    runtime::Run,
     settings::Settings,
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -66,8 +67,8 @@ struct Args {
     of: Option<String>,
 
     /// How many to find, of all kinds together; all there are if not given
-    #[arg(short = 'n', long = "number", value_name = "N")]
-    number: Option<NonZeroU32>,
+    #[arg(short = 'n', long = "number", value_name = "N", value_parser = check::number(1..=1_000_000_u32))]
+    number: Option<u32>,
 
     /// Whom to ask: the member on this machine (socket), a remote one (peer), the storers (walk), or auto
     #[arg(
@@ -85,13 +86,7 @@ struct Args {
     no_probe: bool,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 /// Which services.
@@ -126,7 +121,7 @@ pub(super) const ALL: [Service; 3] = [Service::Proxy, Service::Turn, Service::Te
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -138,14 +133,13 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-discover` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let access = Settings::read(&args.home, env)?.access(&args.access, args.of.as_deref())?;
+        let access = Settings::read(&args.shared.home, env)?.access(&args.shared.access, args.of.as_deref())?;
         let services = args.kind.services().to_vec();
-        let wanted = args.number.map(NonZeroU32::get);
+        let wanted = args.number;
         let compare = output.format() != Format::Short;
         let request = DiscoverRequest { services, wanted, via: args.via.into(), compare, probe: !args.no_probe };
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| "looking for services".to_owned());
-        let outcome = runtime::one_shot(signals, &progress, discover(&access, &request))??;
+        let run = Run::new(output, || "looking for services".to_owned());
+        let outcome = run.one_shot(discover(&access, &request))??;
         present(&outcome, output)
     })
 }
@@ -267,7 +261,7 @@ fn providers_table(service: &ServiceView) -> Grid {
     header.extend(is_probed.then_some("ANSWERS"));
     header.extend(is_compared.then_some("IN DNS"));
     header.extend(["SERVING", "LOAD", "EXPIRES IN", "CERTIFICATE"]);
-    let mut grid = Grid::with_header(&header);
+    let mut grid = Grid::with_header(&header).spare(&["CERTIFICATE", "LOAD"]);
     for provider in &service.providers {
         let (serving, tone) = if provider.serving { ("yes", Tone::Good) } else { ("no", Tone::Warning) };
         let places = if provider.endpoints.is_empty() { &provider.addresses } else { &provider.endpoints };

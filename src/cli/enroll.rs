@@ -14,11 +14,10 @@ use super::{
     args::{CommonArgs, HomeArgs},
     check,
     io::{Env, Io},
-    lookup::peer_name,
     output::{
         Format, Output, count, date,
         error::{Failure, Stop},
-        shortened,
+        peer_name, shortened,
         table::{Cell, Grid, Tone},
     },
     settings::{self, Settings},
@@ -118,7 +117,7 @@ enum Command {
         name: Vec<String>,
 
         /// Days for which the certificates are valid
-        #[arg(long, value_name = "N", default_value_t = 365)]
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = check::number(0..=36_500_u32))]
         days: u32,
 
         /// Write the certificates here, instead of standard output
@@ -377,7 +376,13 @@ fn shown(outcome: &ShowOutcome, output: &mut Output<'_, '_>) -> Result<u8, Stop>
                     }),
                 ]);
             }
-            output.table(&grid)?;
+            if outcome.items.is_empty() {
+                output.note(
+                    "nothing is in this home yet; p2p-enroll init begins an overlay, p2p-enroll request a device",
+                );
+            } else {
+                output.table(&grid)?;
+            }
         }
     }
     let trusted = outcome

@@ -5,18 +5,18 @@ use std::{ffi::OsString, process::ExitCode, time::Duration};
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     check,
     io::{Env, Io},
     output::{
         Format, Output, count,
         error::{Failure, Stop},
         ladder::Strokes,
-        milliseconds,
+        milliseconds, short_peers,
         table::{Cell, Grid, Tone},
     },
     password,
-    runtime::{self, Ending, Threads},
+    runtime::{Run, Stayed, Threads, reporting},
     settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -91,7 +91,7 @@ struct Args {
     reinvite: Option<String>,
 
     /// How many calls to place
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = check::number(1..=1_000_000_u64))]
     count: u64,
 
     /// Seconds from one call to the next, whether that is over or not [default: one after the other]
@@ -110,13 +110,7 @@ struct Args {
     capture: CaptureArgs,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 /// What to show of the messages.
@@ -150,7 +144,7 @@ enum WorldArg {
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -162,36 +156,28 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-invite` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::read(&args.home, env)?;
+        let settings = Settings::read(&args.shared.home, env)?;
         let request = request(&args, &settings, env)?;
-        let access = settings.access(&args.access, None)?;
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| format!("calling {}", request.target));
-        let mut reports = Reports::new(output, Strokes::of(env));
-        let reports_ref = &mut reports;
-        let work = |ending: Ending| async move {
-            let ended = ending.clone();
-            let mut report = |report: InviteReport| {
-                let shown = match report {
-                    InviteReport::Progress(progress) => reports_ref.progress(&progress),
-                    InviteReport::Call(outcome) => reports_ref.call(&outcome),
-                };
-                if !shown {
-                    ended.begin();
-                }
-            };
-            invite(&access, &request, &mut report, ending.begun()).await
-        };
-        let stayed = runtime::stay(Threads::One, signals, &progress, work)?;
-        let Reports { code, stopped, total, answered, .. } = reports;
-        if let Some(stop) = stopped {
-            return Err(stop);
+        let password = args.password_file.as_ref().map(|path| env.directory().join(path));
+        if let Some(warning) = password.and_then(|path| password::exposed(&path)) {
+            output.warn(&warning);
         }
-        stayed.result?;
+        let access = settings.access(&args.shared.access, None)?;
+        let run = Run::new(output, || format!("calling {}", request.target));
+        let mut reports = Reports::new(output, Strokes::of(env));
+        let print = |report: InviteReport| match report {
+            InviteReport::Progress(progress) => reports.progress(&progress),
+            InviteReport::Call(outcome) => reports.call(&outcome),
+        };
+        let Stayed { result, signal } = run.stay(Threads::One, |ending| {
+            reporting(ending, print, async |report, ending| invite(&access, &request, report, ending.begun()).await)
+        })?;
+        result?;
+        let Reports { code, total, answered, .. } = reports;
         if total > 1 {
             output.note(&format!("{answered} of {} answered", count(total, "call")));
         }
-        if stayed.signal.is_some() { Err(Stop::Interrupted) } else { Ok(code) }
+        if signal.is_some() { Err(Stop::Interrupted) } else { Ok(code) }
     })
 }
 
@@ -221,6 +207,13 @@ fn request(args: &Args, settings: &Settings, env: &Env) -> Result<InviteRequest,
         proxy,
         hold: seconds("--media", &args.media)?.unwrap_or(Duration::from_secs(2)),
         ring: seconds("--ring-timeout", &args.ring_timeout)?.unwrap_or(Duration::from_secs(60)),
+        patience: args
+            .shared
+            .access
+            .timeout
+            .as_deref()
+            .map(|text| settings::option("--timeout", text, check::timeout))
+            .transpose()?,
         count: args.count,
         interval: seconds("--interval", &args.interval)?,
         reinvite: seconds("--reinvite", &args.reinvite)?,
@@ -242,48 +235,38 @@ fn user(args: &Args, from: Option<&str>, env: &Env) -> Result<Option<User>, Fail
     Ok(Some(User { name, password: password::of_file(&env.directory().join(path))? }))
 }
 
-/// Prints each outcome and keeps what the exit code follows from.
+/// Prints what happens and keeps what the exit code follows from.
 pub(super) struct Reports<'a, 'io, 'streams> {
-    output: &'a mut Output<'io, 'streams>,
+    pub(super) output: &'a mut Output<'io, 'streams>,
     strokes: Strokes,
     /// That of the first call that failed.
-    pub(super) code: u8,
-    pub(super) stopped: Option<Stop>,
-    pub(super) total: u64,
-    pub(super) answered: u64,
+    code: u8,
+    total: u64,
+    answered: u64,
 }
 
 impl<'a, 'io, 'streams> Reports<'a, 'io, 'streams> {
     pub(super) fn new(output: &'a mut Output<'io, 'streams>, strokes: Strokes) -> Self {
-        Self { output, strokes, code: 0, stopped: None, total: 0, answered: 0 }
-    }
-
-    /// Prints something; false if nobody reads any more.
-    pub(super) fn print(&mut self, print: impl FnOnce(&mut Output<'io, 'streams>) -> Result<(), Stop>) -> bool {
-        match print(self.output) {
-            Ok(()) => true,
-            Err(stop) => {
-                self.stopped = Some(stop);
-                false
-            }
-        }
+        Self { output, strokes, code: 0, total: 0, answered: 0 }
     }
 
     /// Says what happens.
-    pub(super) fn progress(&mut self, progress: &CallProgress) -> bool {
+    pub(super) fn progress(&mut self, progress: &CallProgress) -> Result<(), Stop> {
         self.output.note(&progress.what);
-        true
+        Ok(())
     }
 
-    /// Prints an outcome; false if nobody reads any more.
-    pub(super) fn call(&mut self, outcome: &CallOutcome) -> bool {
+    /// Prints what became of a call.
+    pub(super) fn call(&mut self, outcome: &CallOutcome) -> Result<(), Stop> {
         self.total += 1;
         self.answered += u64::from(outcome.status == CallStatus::Answered);
         if let (0, Some(kind)) = (self.code, outcome.kind()) {
             self.code = kind.exit_code();
         }
-        let strokes = self.strokes;
-        self.print(|output| present(outcome, strokes, output))
+        if self.total > 1 && self.output.format() == Format::Table {
+            self.output.text("\n")?;
+        }
+        present(outcome, self.strokes, self.output)
     }
 }
 
@@ -329,12 +312,12 @@ fn verdict(outcome: &CallOutcome) -> String {
     let other = if outcome.direction == "incoming" { &outcome.from } else { &outcome.uri };
     let why = outcome.reason.as_deref().unwrap_or_default();
     match (outcome.status, outcome.code) {
-        (CallStatus::Rejected, Some(code)) => format!("{other}: {code} {why}"),
+        (CallStatus::Rejected, Some(code)) => format!("{other}: {code} {}", short_peers(why)),
         (CallStatus::Cancelled, _) => match outcome.ended_by {
             Some("them") => format!("{other}: given up by the caller before it was answered"),
             _ => format!("{other}: given up before it was answered"),
         },
-        _ => format!("{other}: {why}"),
+        _ => format!("{other}: {}", short_peers(why)),
     }
 }
 

@@ -5,9 +5,9 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     check, config, descriptors,
-    io::{Env, Io, Signal},
+    io::{Env, Io},
     logging::LogFormat,
     output::{
         Format, Output, count,
@@ -15,7 +15,7 @@ use super::{
         shortened,
         table::{Cell, Grid, Tone},
     },
-    runtime::{self, Stayed, Threads},
+    runtime::{Run, Threads, reporting},
     service_manager,
     settings::{self, Settings},
     tool::{self, Example, Tool, ToolArgs},
@@ -93,7 +93,7 @@ struct Args {
     no_publish: bool,
 
     /// Enter it at this address, if that is another one than it listens on; repeat for several
-    #[arg(long, value_name = "IP", requires = "proxy", conflicts_with = "no_publish")]
+    #[arg(long, value_name = "IP", requires = "proxy", conflicts_with = "no_publish", value_parser = check::ip_address)]
     publish_address: Vec<IpAddr>,
 
     /// Enter it although it is behind a NAT, which is not recommended
@@ -153,18 +153,12 @@ struct Args {
     print_phones: bool,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 
     fn log_format(&self) -> LogFormat {
@@ -189,8 +183,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         if args.print_phones {
             return output.text(PHONES_TEMPLATE).map(|()| 0);
         }
-        let settings = Settings::read(&args.home, env)?;
-        let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
+        let settings = Settings::read(&args.shared.home, env)?;
+        let access = settings.access(&args.shared.access, args.overlay_operand.as_deref())?;
         if output.io().owns_process {
             descriptors::raise_limit();
         }
@@ -205,46 +199,36 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
             circuits: settings.circuits(args.circuit_seconds.as_deref(), args.circuit_octets.as_deref())?,
         };
 
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| match &access.overlay {
+        let run = Run::new(output, || match &access.overlay {
             Some(overlay) => format!("joining {overlay}"),
             None => "joining".to_owned(),
         });
-        let mut printed = None;
-        let printed_ref = &mut printed;
-        let Stayed { result, signal } = runtime::stay(Threads::Many, signals, &progress, |ending| async move {
-            let ended = ending.clone();
-            let mut report = |outcome: JoinOutcome| {
-                let result = present(&outcome, output);
-                output.note("Ctrl-C leaves");
-                service_manager::ready(&outcome);
-                if result.is_err() {
-                    ended.begin();
-                }
-                *printed_ref = Some(result);
-            };
-            let left = join(&access, &request, &mut report, async {
-                ending.begun().await;
-                service_manager::stopping();
-            });
-            service_manager::watched(left).await
+        let print = |outcome: JoinOutcome| {
+            let printed = present(&outcome, output);
+            output.note("Ctrl-C leaves");
+            service_manager::ready(&outcome);
+            printed
+        };
+        let stayed = run.stay(Threads::Many, |ending| {
+            reporting(ending, print, async |report, ending| {
+                let left = join(&access, &request, report, async {
+                    ending.begun().await;
+                    service_manager::stopping();
+                });
+                service_manager::watched(left).await
+            })
         })?;
-        printed.unwrap_or(Ok(()))?;
-        result?;
-        match signal {
-            Some(Signal::Interrupt) => Err(Stop::Interrupted),
-            Some(Signal::Terminate) | None => Ok(0),
-        }
+        stayed.exit(Some(0))
     })
 }
 
 /// What the options say about being a proxy peer.
 fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
     let Some(listen) = &args.proxy else { return Ok(None) };
-    let address = |text: &str| check::socket_address(text).map_err(Failure::usage);
+    let address = |name: &str, text: &str| settings::option(name, text, check::socket_address);
     let tls = match (&args.tls, &args.tls_cert, &args.tls_key) {
         (Some(listen), Some(certificate), Some(key)) => {
-            Some(ProxyTls { address: address(listen)?, certificate: certificate.clone(), key: key.clone() })
+            Some(ProxyTls { address: address("--tls", listen)?, certificate: certificate.clone(), key: key.clone() })
         }
         _ => None,
     };
@@ -256,13 +240,13 @@ fn proxy_request(args: &Args) -> Result<Option<ProxyRequest>, Failure> {
         key: args.publish_key.clone(),
         server,
     };
-    Ok(Some(ProxyRequest { listen: address(listen)?, tls, publish: (!args.no_publish).then_some(publish) }))
+    Ok(Some(ProxyRequest { listen: address("--proxy", listen)?, tls, publish: (!args.no_publish).then_some(publish) }))
 }
 
 /// What the options say about being an adapter.
 fn adapter_request(args: &Args) -> Result<Option<AdapterRequest>, Failure> {
     let (Some(listen), Some(phones)) = (&args.adapter, &args.phones) else { return Ok(None) };
-    let listen = check::socket_address(listen).map_err(Failure::usage)?;
+    let listen = settings::option("--adapter", listen, check::socket_address)?;
     Ok(Some(AdapterRequest { listen, phones: phones.clone() }))
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     args::CommonArgs,
-    descriptors,
+    check, descriptors,
     io::{Env, Io, Signal},
     lookup,
     output::{
@@ -22,7 +22,7 @@ use super::{
         table::{Cell, Grid, Tone},
     },
     register,
-    runtime::{self, Ending, Stayed, Threads},
+    runtime::{Ending, Run, Stayed, Threads},
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::{
@@ -64,7 +64,7 @@ struct Args {
     command: Option<Action>,
 
     /// Members of the overlay
-    #[arg(long, value_name = "N", default_value_t = PEERS, global = true)]
+    #[arg(long, value_name = "N", default_value_t = PEERS, value_parser = check::number(0..=100_000_usize), global = true)]
     peers: usize,
 
     /// Let members speak QUIC as well as TCP
@@ -109,8 +109,8 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         options.quic = args.quic;
         options.folder = args.folder;
         options.sip = true;
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        let Stayed { result, signal } = runtime::stay(Threads::Many, signals, &progress, |ending| async {
+        let run = Run::new(output, String::new);
+        let Stayed { result, signal } = run.stay(Threads::Many, |ending| async {
             match args.command.unwrap_or(Action::Run) {
                 Action::Run => tour(options, strokes, output, ending).await,
                 Action::Up => up(options, output, ending).await,
@@ -143,7 +143,10 @@ async fn build(options: LabOptions, output: &Output<'_, '_>, ending: &Ending) ->
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        world = building => Ok(Some(world.map_err(failure)?)),
+        world = building => {
+            progress.doing(String::new);
+            Ok(Some(world.map_err(failure)?))
+        }
         () = counting => Ok(None),
         () = ending.clone().begun() => Ok(None),
     }

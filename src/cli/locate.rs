@@ -61,7 +61,9 @@ fn verdict(outcome: &LocateOutcome) -> String {
     let LocateOutcome { uri, domain, .. } = outcome;
     match outcome.status {
         LocateStatus::Found => summary(outcome),
-        LocateStatus::NoDomain => format!("{uri}: {domain} does not exist in the DNS; check its spelling"),
+        LocateStatus::NoDomain => format!(
+            "{uri}: {domain} does not exist in the DNS; check its spelling, or if it is an overlay, say so with --overlay {domain}"
+        ),
         LocateStatus::NoServer => {
             format!("{uri}: {domain} has no SIP server in the DNS; if it is an overlay, say so with --overlay {domain}")
         }
@@ -70,7 +72,13 @@ fn verdict(outcome: &LocateOutcome) -> String {
             let first = outcome.path.iter().find(unanswered);
             let why = first.and_then(|step| Some(format!("{}: {}", step.text, step.answer.first()?)));
             let why = why.unwrap_or_else(|| "no name server answered".to_owned());
-            format!("{uri}: the DNS does not tell ({why}); try again, or give another server with --dns")
+            // `sip:alice` asks for a host of that name.
+            let meant = if domain.contains('.') || uri.contains('@') {
+                String::new()
+            } else {
+                format!("; if {domain} is a user, write sip:{domain}@OVERLAY")
+            };
+            format!("{uri}: the DNS does not tell ({why}); try again, or give another server with --dns{meant}")
         }
     }
 }

@@ -28,7 +28,6 @@ mod runtime;
 mod service_manager;
 mod settings;
 mod tool;
-mod trace;
 
 pub mod answer;
 pub mod discover;

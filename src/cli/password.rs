@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{Read, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
@@ -23,6 +24,13 @@ const END: u8 = 0x04;
 pub(super) fn of_file(path: &Path) -> Result<String, Failure> {
     let shown = path.display().to_string();
     first_line(File::open(path), "--password-file", &shown)
+}
+
+/// What to warn of if others may read the file.
+pub(super) fn exposed(path: &Path) -> Option<String> {
+    let mode = path.metadata().ok()?.permissions().mode() & 0o777;
+    let exposed = mode & 0o077 != 0;
+    exposed.then(|| format!("others may read {0} (mode {mode:04o}); run chmod 600 {0}", path.display()))
 }
 
 /// The first line of a file descriptor that this process was started with.
@@ -117,5 +125,18 @@ mod tests {
         }
         assert!(of_file(&folder.path().join("missing")).unwrap_err().to_string().contains("cannot read"));
         assert!(of_descriptor(u16::MAX).is_err());
+    }
+
+    #[test]
+    fn a_password_that_others_may_read_is_warned_of() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "secret").unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o640);
+        assert!(exposed(&path).unwrap().contains("(mode 0640); run chmod 600"));
+        mode(0o600);
+        assert_eq!(exposed(&path), None);
+        assert_eq!(exposed(&folder.path().join("missing")), None);
     }
 }

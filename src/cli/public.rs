@@ -1,17 +1,18 @@
 //! What `p2p-register --public` asks for and prints.
 
 use super::{
-    io::{Env, Signal},
+    io::Env,
     output::{
         Format, Output,
         error::Stop,
-        milliseconds, span,
+        milliseconds, peer_name, short_peers, span,
         table::{Cell, Grid, Tone},
     },
     password,
-    runtime::{self, Ending, Stayed, Threads},
+    runtime::{Run, Threads, reporting},
 };
 use crate::{
+    kind::Kind,
     ops::{
         Access,
         public::{PublicOutcome, PublicReport, PublicRequest, PublicStatus, Step, StepOutcome, register_public},
@@ -56,64 +57,26 @@ pub(super) fn user(args: &PublicArgs, public: &str, env: &Env, is_terminal: bool
 
 /// Registers, and prints what becomes of it.
 pub(super) fn run(access: &Access, request: &PublicRequest, output: &mut Output<'_, '_>) -> Result<u8, Stop> {
-    let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-    progress.doing(|| format!("registering {} at {}", request.aor, request.public));
-    let mut reports = Reports { output, code: None, stopped: None };
-    let reports_ref = &mut reports;
-    let work = |ending: Ending| async move {
-        let ended = ending.clone();
-        let mut report = |report: PublicReport| {
-            if !reports_ref.present(&report) {
-                ended.begin();
-            }
-        };
-        register_public(access, request, &mut report, ending.begun()).await
-    };
-    let Stayed { result, signal } = runtime::stay(Threads::One, signals, &progress, work)?;
-    let Reports { code, stopped, .. } = reports;
-    if let Some(stop) = stopped {
-        return Err(stop);
-    }
-    result?;
-    match (signal, code) {
-        // As without --public: Ctrl-C, or SIGTERM before there was an answer.
-        (Some(Signal::Interrupt), _) | (Some(Signal::Terminate), None) => Err(Stop::Interrupted),
-        (_, code) => Ok(code.unwrap_or_default()),
-    }
-}
-
-struct Reports<'a, 'io, 'streams> {
-    output: &'a mut Output<'io, 'streams>,
-    code: Option<u8>,
-    stopped: Option<Stop>,
-}
-
-impl Reports<'_, '_, '_> {
-    /// Prints a report; false if nobody reads any more.
-    fn present(&mut self, report: &PublicReport) -> bool {
-        let printed = match report {
-            PublicReport::Step(step) => {
-                self.output.progress().doing(|| format!("{}: {}", word(step.step), step.result));
-                Ok(())
-            }
-            PublicReport::Lost => {
-                self.output.warn("the proxy peer is gone; looking for another one");
-                Ok(())
-            }
-            PublicReport::Outcome(outcome) => {
-                let is_first = self.code.is_none();
-                self.code = Some(outcome.kind().map_or(0, crate::kind::Kind::exit_code));
-                present(outcome, is_first, self.output)
-            }
-        };
-        match printed {
-            Ok(()) => true,
-            Err(stop) => {
-                self.stopped = Some(stop);
-                false
-            }
+    let run = Run::new(output, || format!("registering {} at {}", request.aor, request.public));
+    let mut code = None;
+    let print = |report: PublicReport| match report {
+        PublicReport::Step(step) => {
+            output.progress().doing(|| format!("{}: {}", word(step.step), step.result));
+            Ok(())
         }
-    }
+        PublicReport::Lost => {
+            output.warn("the proxy peer is gone; looking for another one");
+            Ok(())
+        }
+        PublicReport::Outcome(outcome) => {
+            let is_first = code.replace(outcome.kind().map_or(0, Kind::exit_code)).is_none();
+            present(&outcome, is_first, output)
+        }
+    };
+    let stayed = run.stay(Threads::One, |ending| {
+        reporting(ending, print, async |report, ending| register_public(access, request, report, ending.begun()).await)
+    })?;
+    stayed.exit(code)
 }
 
 /// Prints an outcome; the first one of a registration in full.
@@ -132,7 +95,7 @@ fn present(outcome: &PublicOutcome, is_first: bool, output: &mut Output<'_, '_>)
         return if is_first { output.line(&outcome.contact) } else { Ok(()) };
     }
     if !is_first {
-        let proxy = outcome.proxy.map(|peer| format!(" through {peer}")).unwrap_or_default();
+        let proxy = outcome.proxy.map(|peer| format!(" through {}", peer_name(&peer))).unwrap_or_default();
         output.note(&format!("refreshed{proxy}, for {}", span(outcome.expires_in_ms.unwrap_or_default())));
         return Ok(());
     }
@@ -169,7 +132,7 @@ fn listing(outcome: &PublicOutcome) -> Grid {
     }
     grid.pair("at", Cell::text(outcome.redirected_to.as_ref().unwrap_or(&outcome.registrar), Tone::Plain));
     if let Some(proxy) = outcome.proxy {
-        grid.pair("outbound proxy", Cell::text(proxy.to_string(), Tone::Plain));
+        grid.pair("outbound proxy", Cell::text(peer_name(&proxy), Tone::Plain));
     }
     if let (Some(realm), Some(algorithm)) = (&outcome.realm, outcome.algorithm) {
         grid.pair("password asked by", Cell::text(format!("{realm} ({algorithm})"), Tone::Plain));
@@ -192,7 +155,7 @@ fn steps(steps: &[StepOutcome]) -> Grid {
         grid.row([
             Cell::text(word(step.step), Tone::Plain),
             Cell::text(milliseconds(step.took_ms), Tone::Good),
-            Cell::text(&step.result, Tone::Faint),
+            Cell::text(short_peers(&step.result), Tone::Faint),
         ]);
     }
     grid
@@ -263,7 +226,7 @@ mod tests {
             expires_in_ms: Some(3_600_000),
             ..outcome(PublicStatus::Registered)
         };
-        let peer = PeerId::from_public_key([1; 32]);
+        let peer = peer_name(&PeerId::from_public_key([1; 32]));
         let (out, err) = shown(&CommonArgs::default(), &bound, true);
         assert_eq!(
             out,

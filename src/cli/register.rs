@@ -6,9 +6,9 @@ use anyhow::anyhow;
 use clap::{CommandFactory as _, Parser};
 
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     check,
-    io::{Env, Io, Signal},
+    io::{Env, Io},
     lookup::contact_lines,
     output::{
         Format, Output, count,
@@ -16,8 +16,9 @@ use super::{
         span,
         table::{Cell, Grid, Tone},
     },
+    password,
     public::{self, PublicArgs},
-    runtime::{self, Ending, Stayed, Threads},
+    runtime::{Ending, Run, Stayed, Threads, reporting},
     settings::{self, Settings, Sourced},
     tool::{self, Example, Tool, ToolArgs},
 };
@@ -92,18 +93,12 @@ struct Args {
     public: PublicArgs,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -115,50 +110,35 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-register` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::read(&args.home, env)?;
+        let settings = Settings::read(&args.shared.home, env)?;
         let request = request(&args, &settings)?;
-        let access = settings.access(&args.access, None)?;
+        let access = settings.access(&args.shared.access, None)?;
         if let Some(at) = &args.public.public {
             let request = public_request(&args, at, request, env, output)?;
             return public::run(&access, &request, output);
         }
 
-        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
-        progress.doing(|| format!("registering {}", request.aor));
-        let stays = request.stay;
-        let mut reports = Reports { output, code: None, stopped: None };
-        let reports_ref = &mut reports;
-        let work = |ending: Ending| async move {
-            let ended = ending.clone();
-            let mut report = |outcome: RegisterOutcome| {
-                if !reports_ref.present(&outcome) {
-                    ended.begin();
-                }
-            };
-            register(&access, &request, &mut report, ending.begun()).await
+        let run = Run::new(output, || format!("registering {}", request.aor));
+        let mut code = None;
+        let print = |outcome: RegisterOutcome| {
+            let is_first = code.replace(exit_code(&outcome)).is_none();
+            present(&outcome, is_first, output)
         };
-        let Stayed { result, signal } = if stays {
-            runtime::stay(Threads::One, signals, &progress, work)?
+        let work = |ending| {
+            reporting(ending, print, async |report, ending| register(&access, &request, report, ending.begun()).await)
+        };
+        let stayed = if request.stay {
+            run.stay(Threads::One, work)?
         } else {
-            let result = runtime::one_shot(signals, &progress, work(Ending::default()))?;
-            Stayed { result, signal: None }
+            Stayed { result: run.one_shot(work(Ending::default()))?, signal: None }
         };
-        let Reports { code, stopped, .. } = reports;
-        if let Some(stop) = stopped {
-            return Err(stop);
-        }
-        result?;
-        match (signal, code) {
-            // Ctrl-C, or SIGTERM before there was an answer.
-            (Some(Signal::Interrupt), _) | (Some(Signal::Terminate), None) => Err(Stop::Interrupted),
-            (_, code) => Ok(code.unwrap_or_default()),
-        }
+        stayed.exit(code)
     })
 }
 
 /// What the arguments ask for, checked.
 fn request(args: &Args, settings: &Settings) -> Result<RegisterRequest, Failure> {
-    let aor = user(args.aor.as_deref(), args.access.overlay.as_deref(), settings)?;
+    let aor = user(args.aor.as_deref(), args.shared.access.overlay.as_deref(), settings)?;
     let (contacts, expires) = binding(&args.contact, args.expires.as_deref())?;
     Ok(RegisterRequest { aor, contacts, expires, remove: args.remove, stay: args.stay })
 }
@@ -174,6 +154,10 @@ fn public_request(
     settings::option("--public", public, check::sip_contact)?;
     let RegisterRequest { aor, contacts, expires, remove, stay } = inside;
     PublicRequest::check(public, &aor)?;
+    let password = args.public.password_file.as_ref().map(|path| env.directory().join(path));
+    if let Some(warning) = password.and_then(|path| password::exposed(&path)) {
+        output.warn(&warning);
+    }
     let io = output.io();
     let user = public::user(&args.public, public, env, io.owns_process && io.stdin_is_terminal)?;
     Ok(PublicRequest { aor, public: public.to_owned(), contacts, expires, user, remove, stay, tap: None })
@@ -204,28 +188,6 @@ pub(super) fn binding(contacts: &[String], expires: Option<&str>) -> Result<(Vec
     }
     let expires = expires.map(|text| settings::option("--expires", text, check::expires)).transpose()?;
     Ok((contacts.to_vec(), expires))
-}
-
-/// Prints each outcome and keeps what the exit code follows from.
-struct Reports<'a, 'io, 'streams> {
-    output: &'a mut Output<'io, 'streams>,
-    code: Option<u8>,
-    stopped: Option<Stop>,
-}
-
-impl Reports<'_, '_, '_> {
-    /// Prints an outcome; false if nobody reads any more.
-    fn present(&mut self, outcome: &RegisterOutcome) -> bool {
-        let is_first = self.code.is_none();
-        self.code = Some(exit_code(outcome));
-        match present(outcome, is_first, self.output) {
-            Ok(()) => true,
-            Err(stop) => {
-                self.stopped = Some(stop);
-                false
-            }
-        }
-    }
 }
 
 /// The exit code that an outcome deserves.

@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     io::{Signal, Signals},
     output::{
+        Output,
         error::{Failure, Stop},
         progress::Progress,
     },
@@ -37,6 +38,17 @@ pub(super) struct Stayed<T> {
     pub(super) signal: Option<Signal>,
 }
 
+impl<T> Stayed<Result<T, Stop>> {
+    /// The exit code: `code`, unless the work failed, was interrupted, or was told to end before there was a code.
+    pub(super) fn exit(self, code: Option<u8>) -> Result<u8, Stop> {
+        self.result?;
+        match (self.signal, code) {
+            (Some(Signal::Interrupt), _) | (Some(Signal::Terminate), None) => Err(Stop::Interrupted),
+            (_, code) => Ok(code.unwrap_or_default()),
+        }
+    }
+}
+
 /// Tells work that stays to end. Clones tell the same work.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ending(Arc<Notify>);
@@ -53,53 +65,94 @@ impl Ending {
     }
 }
 
-/// Runs `work` on this thread until it is done or a signal comes, which drops it.
-pub(super) fn one_shot<T>(signals: Signals, progress: &Progress, work: impl Future<Output = T>) -> Result<T, Stop> {
-    let runtime = runtime(Threads::One)?;
-    let result = runtime.block_on(async {
-        let mut listener = Listener::new(signals).map_err(no_runtime)?;
-        tokio::select! {
-            biased;
-            _ = listener.next() => Err(Stop::Interrupted),
-            result = work => Ok(result),
-            never = progress.turn() => match never {},
-        }
-    });
-    // A resolver thread that still waits for an answer must not hold the tool up.
-    runtime.shutdown_background();
-    progress.clear();
-    result
+/// What a tool is about to do on a runtime, until it is done or the user ends it.
+pub(super) struct Run {
+    signals: Signals,
+    progress: Progress,
 }
 
-/// Runs `work`, which ends by itself soon after its [`Ending`] has begun: at the first signal, or when `work` says so.
-pub(super) fn stay<T, F: Future<Output = T>>(
-    threads: Threads,
-    signals: Signals,
-    progress: &Progress,
-    work: impl FnOnce(Ending) -> F,
-) -> Result<Stayed<T>, Stop> {
-    let runtime = runtime(threads)?;
-    let result = runtime.block_on(async {
-        let mut listener = Listener::new(signals).map_err(no_runtime)?;
-        let ending = Ending::default();
-        let mut work = pin!(work(ending.clone()));
-        let signal = tokio::select! {
-            biased;
-            signal = listener.next() => signal,
-            result = &mut work => return Ok(Stayed { result, signal: None }),
-            never = progress.turn() => match never {},
-        };
+impl Run {
+    /// Takes the tool's signals, and says what is being done.
+    pub(super) fn new(output: &mut Output<'_, '_>, doing: impl FnOnce() -> String) -> Self {
+        let (signals, progress) = (std::mem::take(&mut output.io().signals), output.progress());
+        progress.doing(doing);
+        Self { signals, progress }
+    }
+
+    /// Runs `work` on this thread until it is done or a signal comes, which drops it.
+    pub(super) fn one_shot<T>(self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let Self { signals, progress } = self;
+        let runtime = runtime(Threads::One)?;
+        let result = runtime.block_on(async {
+            let mut listener = Listener::new(signals).map_err(no_runtime)?;
+            tokio::select! {
+                biased;
+                _ = listener.next() => Err(Stop::Interrupted),
+                result = work => Ok(result),
+                never = progress.turn() => match never {},
+            }
+        });
+        // A resolver thread that still waits for an answer must not hold the tool up.
+        runtime.shutdown_background();
         progress.clear();
-        ending.begin();
-        tokio::select! {
-            biased;
-            _ = listener.next() => Err(Stop::Interrupted),
-            result = work => Ok(Stayed { result, signal: Some(signal) }),
+        result
+    }
+
+    /// Runs `work`, which ends by itself soon after its [`Ending`] has begun: at the first signal, or when `work` says
+    /// so.
+    pub(super) fn stay<T, F: Future<Output = T>>(
+        self,
+        threads: Threads,
+        work: impl FnOnce(Ending) -> F,
+    ) -> Result<Stayed<T>, Stop> {
+        let Self { signals, progress } = self;
+        let runtime = runtime(threads)?;
+        let result = runtime.block_on(async {
+            let mut listener = Listener::new(signals).map_err(no_runtime)?;
+            let ending = Ending::default();
+            let mut work = pin!(work(ending.clone()));
+            let signal = tokio::select! {
+                biased;
+                signal = listener.next() => signal,
+                result = &mut work => return Ok(Stayed { result, signal: None }),
+                never = progress.turn() => match never {},
+            };
+            progress.clear();
+            ending.begin();
+            tokio::select! {
+                biased;
+                _ = listener.next() => Err(Stop::Interrupted),
+                result = work => Ok(Stayed { result, signal: Some(signal) }),
+            }
+        });
+        runtime.shutdown_background();
+        progress.clear();
+        result
+    }
+}
+
+/// Runs `work`, which reports as it goes on, and prints what it reports. Work whose reports nobody reads any more ends.
+pub(super) async fn reporting<R, T, E>(
+    ending: Ending,
+    mut print: impl FnMut(R) -> Result<(), Stop>,
+    work: impl AsyncFnOnce(&mut dyn FnMut(R), Ending) -> Result<T, E>,
+) -> Result<T, Stop>
+where
+    Stop: From<E>,
+{
+    let mut stopped = Ok(());
+    let ended = ending.clone();
+    let mut report = |report: R| {
+        if stopped.is_ok() {
+            stopped = print(report);
+            if stopped.is_err() {
+                ended.begin();
+            }
         }
-    });
-    runtime.shutdown_background();
-    progress.clear();
-    result
+    };
+    let result = work(&mut report, ending).await;
+    stopped?;
+    Ok(result?)
 }
 
 /// A runtime for several pieces of work, one after the other: what one of them started goes on beside the next.
@@ -201,6 +254,10 @@ mod tests {
 
     use super::*;
 
+    fn run(signals: Signals) -> Run {
+        Run { signals, progress: Progress::default() }
+    }
+
     fn signals(sent: &[Signal]) -> Signals {
         let (sender, receiver) = mpsc::unbounded_channel();
         for signal in sent {
@@ -211,9 +268,9 @@ mod tests {
 
     #[test]
     fn a_signal_drops_work_that_only_asks() {
-        let result = one_shot(signals(&[Signal::Interrupt]), &Progress::default(), pending::<()>());
+        let result = run(signals(&[Signal::Interrupt])).one_shot(pending::<()>());
         assert!(matches!(result, Err(Stop::Interrupted)));
-        assert_eq!(one_shot(Signals::Never, &Progress::default(), async { 7 }).unwrap(), 7);
+        assert_eq!(run(Signals::Never).one_shot(async { 7 }).unwrap(), 7);
     }
 
     #[test]
@@ -226,7 +283,7 @@ mod tests {
     #[test]
     fn work_that_stays_takes_its_leave_at_the_first_signal() {
         for signal in [Signal::Interrupt, Signal::Terminate] {
-            let stayed = stay(Threads::One, signals(&[signal]), &Progress::default(), |ending| async {
+            let stayed = run(signals(&[signal])).stay(Threads::One, |ending| async {
                 ending.begun().await;
                 "left"
             });
@@ -238,7 +295,7 @@ mod tests {
     #[test]
     fn a_second_signal_ends_at_once() {
         let twice = signals(&[Signal::Interrupt, Signal::Interrupt]);
-        let stayed = stay(Threads::Many, twice, &Progress::default(), |ending| async {
+        let stayed = run(twice).stay(Threads::Many, |ending| async {
             ending.begun().await;
             tokio::time::sleep(Duration::from_secs(3600)).await;
         });
@@ -247,10 +304,28 @@ mod tests {
 
     #[test]
     fn work_may_end_itself() {
-        let stayed = stay(Threads::One, Signals::Never, &Progress::default(), |ending| async move {
+        let stayed = run(Signals::Never).stay(Threads::One, |ending| async move {
             ending.begin();
             ending.begun().await;
         });
         assert_eq!(stayed.unwrap().signal, None);
+    }
+
+    #[test]
+    fn work_ends_when_nobody_reads_its_reports() {
+        let mut printed = 0;
+        let print = |_report: u8| {
+            printed += 1;
+            Err(Stop::Closed)
+        };
+        let stayed = run(Signals::Never).stay(Threads::One, |ending| {
+            reporting(ending, print, async |report, ending| {
+                (1..=2).for_each(report);
+                ending.begun().await;
+                Ok::<(), Failure>(())
+            })
+        });
+        assert!(matches!(stayed.unwrap().result, Err(Stop::Closed)));
+        assert_eq!(printed, 1);
     }
 }

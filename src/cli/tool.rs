@@ -15,11 +15,14 @@ use super::{
     output::{
         ColorChoice, Output,
         error::{Failure, Stop},
+        wrapped,
     },
 };
 
 /// What a tool exits with when it was interrupted.
 pub(super) const INTERRUPTED: u8 = 130;
+/// Columns that what an example does needs beside it.
+const COMMENT: usize = 24;
 /// Columns of help when no terminal says how wide it is.
 const HELP_WIDTH: u16 = 100;
 
@@ -50,17 +53,47 @@ pub struct Tool {
 impl Tool {
     /// The command with its help, as manuals and completions want it.
     pub fn command(&self) -> Command {
-        let exits = self.exits.iter().map(|(code, meaning)| format!("{code} {meaning}, ")).collect::<String>();
+        self.command_of(HELP_WIDTH)
+    }
+
+    /// The command with its help for a terminal of so many columns.
+    fn command_of(&self, columns: u16) -> Command {
+        let exits = self.exits.iter().map(|(code, meaning)| format!("{code} {meaning}; ")).collect::<String>();
         let mut after = format!("Exit codes: {exits}{INTERRUPTED} interrupted.\n\nExamples:");
-        let width = self.examples.iter().map(|example| example.line.len()).max().unwrap_or_default();
-        for Example { line, does } in self.examples {
-            after.push_str(&format!("\n  {line:width$}  # {does}"));
-        }
+        after.push_str(&self.examples(columns));
         (self.bare)()
             .bin_name(self.name)
             .disable_help_subcommand(true)
             .version(env!("CARGO_PKG_VERSION"))
+            .term_width(columns.into())
             .after_help(after)
+    }
+
+    /// The examples with what they do beside them, or below them where there is no room for that.
+    fn examples(&self, columns: u16) -> String {
+        let longest = self.examples.iter().map(|example| example.line.len()).max().unwrap_or_default();
+        // Two blanks before the line and after it, and `# `.
+        let indent = longest + 4;
+        let room = usize::from(columns).saturating_sub(indent + 2);
+        let mut text = String::new();
+        for Example { line, does } in self.examples {
+            let beside = room >= COMMENT || does.chars().count() <= room;
+            let (start, room) = if beside { (indent, room) } else { (6, usize::from(columns).saturating_sub(8)) };
+            text.push_str(&format!("\n  {line}"));
+            let mut column = line.len() + 2;
+            if !beside {
+                text.push('\n');
+                column = 0;
+            }
+            for (nth, part) in wrapped(does, u16::try_from(room).ok()).lines().enumerate() {
+                if nth > 0 {
+                    text.push('\n');
+                    column = 0;
+                }
+                text.push_str(&format!("{:1$}# {part}", "", start.saturating_sub(column)));
+            }
+        }
+        text
     }
 }
 
@@ -102,8 +135,7 @@ pub(super) fn run<A: ToolArgs>(
     work: impl FnOnce(A, &Env, &mut Output<'_, '_>) -> Result<u8, Stop>,
 ) -> u8 {
     let color = color_of(&arguments);
-    let help_width = usize::from(io.width.unwrap_or(HELP_WIDTH).clamp(60, 120));
-    let command = tool.command().no_binary_name(true).term_width(help_width);
+    let command = tool.command_of(io.width.unwrap_or(HELP_WIDTH).clamp(60, 120)).no_binary_name(true);
     let parsed = command.try_get_matches_from(arguments).and_then(|matches| A::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,
@@ -148,7 +180,15 @@ fn unparsed(error: &clap::Error, coloured: bool, output: &mut Output<'_, '_>) ->
         let text = if coloured { text.ansi().to_string() } else { text.to_string() };
         return output.text(&format!("{}\n", text.trim_end())).map(|()| 0);
     }
-    Err(Failure::usage(one_line(&error.render().to_string())).into())
+    let text = error.render().to_string();
+    Err(Failure::usage_of(one_line(&text), command_words(&text)).into())
+}
+
+/// The command that a usage line is about, such as `p2p-publish add`, without what follows it.
+fn command_words(message: &str) -> String {
+    let usage = message.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or_default();
+    let words = usage.split_whitespace().take_while(|word| !word.starts_with(['[', '<', '-']));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// What clap says in several paragraphs, on one line: what is wrong, then its tips. Usage is what `--help` is for.
@@ -158,7 +198,10 @@ pub(super) fn one_line(message: &str) -> String {
     for paragraph in paragraphs {
         if let Some(what) = paragraph.strip_prefix("error: ") {
             parts.push(what.to_owned());
-        } else if let Some(tip) = paragraph.strip_prefix("tip: ") {
+        } else if let Some(tip) = paragraph.strip_prefix("tip: ")
+            // Nobody who has mistyped an option wants it as a value.
+            && !tip.starts_with("to pass ")
+        {
             parts.push(tip.to_owned());
         }
     }
@@ -185,6 +228,27 @@ mod tests {
         assert_eq!(color(&["--color=never", "--help"]), ColorChoice::Never);
         assert_eq!(color(&["--", "--color=never"]), ColorChoice::Auto);
         assert_eq!(color(&["--color", "purple"]), ColorChoice::Auto);
+    }
+
+    #[test]
+    fn examples_keep_to_the_terminal() {
+        for tool in crate::cli::TOOLS {
+            for columns in [80, 100, 120] {
+                let text = tool.examples(columns);
+                let longest = tool.examples.iter().map(|example| example.line.len() + 2).max().unwrap_or_default();
+                let limit = usize::from(columns).max(longest);
+                assert!(text.lines().all(|line| line.chars().count() <= limit), "{}: {text}", tool.name);
+                assert!(tool.examples.iter().all(|example| text.contains(example.line)), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_mistypes_an_option_of_a_command_is_sent_to_the_help_of_that_command() {
+        let message = "error: …\n\nUsage: p2p-publish add --host <NAME> --address <IP>\n\nFor more information, …\n";
+        assert_eq!(command_words(message), "p2p-publish add");
+        assert_eq!(command_words("Usage: p2p-lookup [OPTIONS] <URI>..."), "p2p-lookup");
+        assert_eq!(command_words("no usage"), "");
     }
 
     #[test]

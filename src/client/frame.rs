@@ -1,3 +1,5 @@
+//! The frames of the client protocol: requests and responses as they go over a stream or a socket.
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::kind::Kind;

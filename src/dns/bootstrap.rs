@@ -15,7 +15,7 @@ use std::{fmt, time::Instant};
 use super::{Answer, DnsError, Resolver, excerpt, invalid};
 use crate::{
     client::PeerInfo,
-    identity::{DescriptorHash, Policy},
+    identity::{Descriptor, DescriptorHash, Policy},
     name::{OverlayId, PeerId},
 };
 
@@ -55,6 +55,12 @@ pub struct DescriptorPointer {
     pub hash: DescriptorHash,
     /// The overlay's policy, if it is published. Not to be relied on.
     pub policy: Option<Policy>,
+}
+
+impl From<&Descriptor> for DescriptorPointer {
+    fn from(descriptor: &Descriptor) -> Self {
+        Self { hash: descriptor.hash(), policy: Some(descriptor.policy()) }
+    }
 }
 
 /// The name under which an overlay's peers are published.

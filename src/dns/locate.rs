@@ -70,6 +70,11 @@ impl Transport {
         }
     }
 
+    /// The transport of this name, in lower case: `udp`, `tcp` or `tls`.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Udp, Self::Tcp, Self::Tls].into_iter().find(|transport| transport.to_string() == name)
+    }
+
     /// The labels before a domain under which its SRV records are (RFC 3263 §4.2).
     pub const fn srv_labels(self) -> &'static str {
         match self {

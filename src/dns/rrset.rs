@@ -5,7 +5,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use hickory_proto::rr::{Name, RData, RecordType, rdata};
+use hickory_proto::{
+    op::ResponseCode,
+    rr::{Name, RData, RecordType, rdata},
+};
 
 use super::{DnsError, invalid};
 
@@ -295,6 +298,20 @@ pub(super) const fn type_name(record_type: RecordType) -> &'static str {
         RecordType::NAPTR => "NAPTR",
         RecordType::NS => "NS",
         _ => "other",
+    }
+}
+
+/// A response code's mnemonic.
+pub(super) fn code_name(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::NoError => "NOERROR".to_owned(),
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        ResponseCode::NotAuth => "NOTAUTH".to_owned(),
+        other => format!("RCODE {}", u16::from(other)),
     }
 }
 

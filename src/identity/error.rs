@@ -1,3 +1,5 @@
+//! Why keys, certificates and descriptors cannot be used, or are not to be trusted.
+
 use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! The world itself: it starts the overlay, its users, its DNS and its domains, and takes them down again.
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -345,7 +347,7 @@ impl World {
         }
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         self.dns.set_txt(&dns::dnsaddr_owner(overlay)?, &texts).await?;
-        let pointer = dns::DescriptorPointer { hash: self.descriptor.hash(), policy: Some(self.descriptor.policy()) };
+        let pointer = dns::DescriptorPointer::from(&*self.descriptor);
         self.dns.set_txt(&dns::descriptor_owner(overlay)?, &[&pointer.to_string()]).await?;
         Ok(())
     }

@@ -1,3 +1,5 @@
+//! What a member is made of, and how often it does what.
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{

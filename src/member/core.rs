@@ -1,5 +1,9 @@
 //! What a member knows and how it answers: shared by its swarm, its socket and its tasks.
 
+mod keeping;
+mod revocations;
+mod stores;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak, atomic::Ordering},
@@ -9,83 +13,32 @@ use std::{
 use futures::future::BoxFuture;
 use serde_bytes::ByteBuf;
 
-use super::{
-    MemberConfig, MemberError, handlers,
-    keep::{Inserted, Kept, is_superseded},
-    proxy,
-    services::Catalogue,
-};
+pub(super) use self::stores::Stores;
+use self::stores::delete;
+pub use self::stores::remembered;
+use super::{MemberConfig, handlers, keep::Kept, proxy, services::Catalogue};
 use crate::{
-    client::{
-        Call, ErrorCode, ErrorReply, Event, Keep, PeerInfo, Put, PutReply, RequestFrame, ResponseFrame, StatusReply,
-        StoreReply,
-    },
+    client::{Call, ErrorCode, ErrorReply, Event, PeerInfo, RequestFrame, ResponseFrame, StatusReply, StoreReply},
     clock::UnixMs,
-    identity::{Descriptor, Home, RevocationList},
+    identity::{Descriptor, Home},
     name::{PeerId, Position, ResourceName},
     overlay::{
         Answer, Caller,
         drive::{self, TreeReader, Vicinity},
         lookup::{LookupConfig, LookupOutcome},
-        persist::{Persist, PersistError, RecordKey, SetAside},
-        placement::PlacementConfig,
+        persist::PersistError,
         storer::{Change, Storer},
         swarm::{AskError, Network},
     },
     record::{Refusal, Trust, VerifiedRecord},
 };
 
-/// Other members that are asked to keep a client's record alive too.
-const KEEPERS: usize = 2;
 /// Peers of the routing table that a walk starts from.
 const SEEDS: usize = 20;
-/// How long a stopping member waits until its store is on disk.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The file of the records kept for clients.
-const KEPT: &str = "kept.redb";
-/// The file of the members met.
-const PEERS: &str = "peers.json";
-
 /// What answers the requests of a service that is not built in.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
     fn handle(&self, caller: Caller, frame: RequestFrame) -> BoxFuture<'static, ResponseFrame>;
-}
-
-/// The stores of a member, opened, and what an earlier run left in them.
-#[derive(Default)]
-pub(super) struct Stores {
-    records: Option<Persist>,
-    kept: Option<Persist>,
-    left: Vec<(RecordKey, Vec<u8>)>,
-    left_kept: Vec<(RecordKey, Vec<u8>)>,
-    /// The files that were damaged.
-    pub(super) set_aside: Vec<SetAside>,
-}
-
-impl Stores {
-    /// Opens the stores of `home`. What they hold is verified only when a [`Core`] takes it.
-    pub(super) fn open(home: Option<&Home>) -> Result<Self, MemberError> {
-        let Some(home) = home else { return Ok(Self::default()) };
-        let now = UnixMs::now();
-        let (records, held) = Persist::open(&home.records_path(), now)?;
-        let (kept, held_kept) = Persist::open(&home.folder().join(KEPT), now)?;
-        Ok(Self {
-            records: Some(records),
-            kept: Some(kept),
-            left: held.records,
-            left_kept: held_kept.records,
-            set_aside: held.set_aside.into_iter().chain(held_kept.set_aside).collect(),
-        })
-    }
-}
-
-/// Reads the members met in an earlier run; a file that cannot be read counts as none.
-pub fn remembered(home: &Home) -> Vec<PeerInfo> {
-    std::fs::read(home.folder().join(PEERS))
-        .ok()
-        .and_then(|json| serde_json::from_slice(&json).ok())
-        .unwrap_or_default()
 }
 
 /// The state of a member.
@@ -263,7 +216,7 @@ impl Core {
         if let Some(store) = &self.stores.records {
             store.put(&record);
         }
-        self.delete(&stored.removed);
+        delete(self.stores.records.as_ref(), &stored.removed);
         drop(storer);
         self.publish(Event::Stored {
             name: record.name().clone(),
@@ -279,36 +232,12 @@ impl Core {
         self.remove(|storer| storer.purge(UnixMs::now()));
     }
 
-    /// Says once that records do not reach the disk, and once that they do again. A full disk stops nobody: memory is
-    /// authoritative, and the writer tries again.
-    pub(super) fn report_trouble(&self) {
-        let stores = [&self.stores.records, &self.stores.kept];
-        let trouble = stores.into_iter().flatten().find_map(Persist::trouble);
-        let mut reported = lock(&self.reported);
-        match &trouble {
-            Some(trouble) if reported.as_ref() != Some(trouble) => {
-                tracing::error!("records are held in memory only for now: {trouble}");
-            }
-            None if reported.is_some() => tracing::warn!("records are written to disk again"),
-            _ => {}
-        }
-        *reported = trouble;
-    }
-
     /// Removes what `remove` removes, from the file as well, and says how much that is.
     fn remove(&self, remove: impl FnOnce(&mut Storer) -> Vec<VerifiedRecord>) -> usize {
         let mut storer = lock(&self.storer);
         let removed = remove(&mut storer);
-        self.delete(&removed);
+        delete(self.stores.records.as_ref(), &removed);
         removed.len()
-    }
-
-    fn delete(&self, records: &[VerifiedRecord]) {
-        if let Some(store) = &self.stores.records {
-            for record in records {
-                store.delete(record.into());
-            }
-        }
     }
 
     /// Looks a name up in the overlay.
@@ -350,106 +279,6 @@ impl Core {
         config
     }
 
-    /// Stores a client's record at those responsible, and keeps it alive here and at two of them.
-    pub(super) async fn put(&self, put: Put) -> PutReply {
-        let record = match self.trust.verify(&put.envelope, None, UnixMs::now()) {
-            Ok(record) => record,
-            Err(reason) => {
-                self.publish(Event::Refused { peer: None, reason: reason.clone() });
-                return PutReply {
-                    refused: vec![crate::client::Rejected { peer: self.network.peer(), reason }],
-                    ..Default::default()
-                };
-            }
-        };
-        let mut reply = self.place(record.clone(), Duration::from_millis(put.timeout_ms)).await;
-        if reply.stored.is_empty() {
-            return reply;
-        }
-        if self.keep(record) {
-            reply.keepers.push(self.network.peer());
-        }
-        let others = reply.stored.iter().filter(|peer| **peer != self.network.peer()).take(KEEPERS);
-        let others: Vec<PeerInfo> = others.map(|peer| PeerInfo { peer: *peer, addresses: vec![] }).collect();
-        let keep = Keep { envelope: put.envelope };
-        let asked = others.iter().map(|other| self.network.call(other, &keep, self.request_timeout));
-        let replies = futures::future::join_all(asked).await;
-        for (other, answer) in others.iter().zip(replies) {
-            if answer == Ok(StoreReply::Stored) {
-                reply.keepers.push(other.peer);
-            }
-        }
-        reply
-    }
-
-    /// Stores a record at those responsible. If they hold a newer one of its instance, it is no longer kept here.
-    pub(super) async fn place(&self, record: VerifiedRecord, timeout: Duration) -> PutReply {
-        let seeds = self.seeds(record.position());
-        let mut config =
-            PlacementConfig::for_overlay(self.descriptor.limits(), self.network.is_for_all()).within(timeout);
-        config.request_timeout = self.request_timeout.min(timeout);
-        config.walk.request_timeout = self.request_timeout.min(timeout);
-        let store_here = |envelope: &[u8]| self.accept(envelope, None);
-        let reply = drive::place(&self.network, record.clone(), seeds, config, self.trust.clone(), &store_here).await;
-        if is_superseded(&record, &reply) && self.stop_keeping(|kept| kept.supersede(&record)) > 0 {
-            tracing::info!(name = %record.name(), "a kept record was superseded elsewhere");
-        }
-        reply
-    }
-
-    /// Keeps a record alive from now on, unless a newer one of its instance is kept already. False: there is no room, or
-    /// the certificate has been revoked since the record was verified.
-    pub(super) fn keep(&self, record: VerifiedRecord) -> bool {
-        let mut kept = lock(&self.kept);
-        if record.serial().is_some_and(|serial| self.trust.is_revoked(serial)) {
-            return false;
-        }
-        let inserted = kept.insert(record.clone());
-        if inserted == Inserted::Kept
-            && let Some(store) = &self.stores.kept
-        {
-            // Under the lock, as in `insert`.
-            store.put(&record);
-        }
-        inserted != Inserted::Full
-    }
-
-    /// Stops keeping what `remove` removes, and says how much that is.
-    fn stop_keeping(&self, remove: impl FnOnce(&mut Kept) -> Vec<VerifiedRecord>) -> usize {
-        let mut kept = lock(&self.kept);
-        let removed = remove(&mut kept);
-        if let Some(store) = &self.stores.kept {
-            for record in &removed {
-                store.delete(record.into());
-            }
-        }
-        removed.len()
-    }
-
-    /// Verifies a record and keeps it alive from now on.
-    pub(super) fn keep_for(&self, envelope: &[u8]) -> StoreReply {
-        match self.trust.verify(envelope, None, UnixMs::now()) {
-            Ok(record) if self.keep(record.clone()) => StoreReply::Stored,
-            Ok(_) => StoreReply::Refused(Refusal::StoreFull),
-            Err(reason) => StoreReply::Refused(reason),
-        }
-    }
-
-    /// The records kept for clients.
-    pub(super) fn kept(&self) -> Vec<VerifiedRecord> {
-        lock(&self.kept).all()
-    }
-
-    /// Whether this very record is still kept, and has not expired.
-    pub(super) fn keeps(&self, record: &VerifiedRecord) -> bool {
-        !record.is_expired(UnixMs::now()) && lock(&self.kept).holds(record)
-    }
-
-    /// Stops keeping what has expired.
-    pub(super) fn purge_kept(&self) {
-        self.stop_keeping(|kept| kept.purge(UnixMs::now()));
-    }
-
     /// Records that came back from an earlier run.
     pub(super) const fn restored(&self) -> u32 {
         self.restored
@@ -459,64 +288,6 @@ impl Core {
     pub(super) fn with_storer<T>(&self, read: impl FnOnce(&Storer, &Kept) -> T) -> T {
         let storer = lock(&self.storer);
         read(&storer, &lock(&self.kept))
-    }
-
-    /// The sequence of the revocation list; 0 without one.
-    pub(super) fn revocations_sequence(&self) -> u64 {
-        self.trust.revocations().map_or(0, |list| list.sequence())
-    }
-
-    /// The signed revocation list.
-    pub(super) fn revocations(&self) -> Option<Vec<u8>> {
-        self.trust.revocations().map(|list| list.envelope().to_vec())
-    }
-
-    /// Takes a revocation list if the CA has signed it and it is newer, and drops the records that it covers.
-    pub(super) fn take_revocations(&self, signed: &[u8]) -> StoreReply {
-        let Some(ca) = self.descriptor.ca() else { return StoreReply::Refused(Refusal::UnknownAuthority) };
-        let Ok(list) = RevocationList::decode(signed, self.descriptor.overlay(), ca) else {
-            return StoreReply::Refused(Refusal::BadSignature);
-        };
-        if list.sequence() == self.revocations_sequence() {
-            return StoreReply::Stored;
-        }
-        if !self.trust.set_revocations(list.clone()) {
-            return StoreReply::Refused(Refusal::Older { held: self.revocations_sequence() });
-        }
-        let records = self.remove(Storer::remove_revoked);
-        let kept = self.stop_keeping(|kept| kept.remove_revoked(&list));
-        if let Some(home) = &self.home
-            && let Err(error) = home.set_revocations(&list)
-        {
-            tracing::error!(%error, "the revocation list is held in memory only");
-        }
-        tracing::info!(records, kept, "took a newer revocation list");
-        StoreReply::Stored
-    }
-
-    /// Takes the revocation list of the home if somebody has put a newer one there: `p2p-enroll revoke` or `install`.
-    pub(super) fn reread_revocations(&self) {
-        let Some(home) = &self.home else { return };
-        let changed = std::fs::metadata(home.revocations_path()).and_then(|file| file.modified()).ok();
-        if changed.is_none() || std::mem::replace(&mut *lock(&self.list_changed), changed) == changed {
-            return;
-        }
-        match home.revocations() {
-            Ok(Some(list)) if list.sequence() > self.revocations_sequence() => {
-                self.take_revocations(list.envelope());
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!("the revocation list in the home is left alone: {error}"),
-        }
-    }
-
-    /// Writes down the members met, for the next start.
-    pub(super) fn remember(&self, peers: &[PeerInfo]) {
-        let Some(home) = &self.home else { return };
-        let written = serde_json::to_vec(peers).map_err(std::io::Error::other);
-        if let Err(error) = written.and_then(|json| std::fs::write(home.folder().join(PEERS), json)) {
-            tracing::warn!(%error, "cannot write down the members met");
-        }
     }
 
     /// How this member is.
@@ -551,20 +322,6 @@ impl Core {
     /// Tells of a proxy peer in the status from now on, until it ends.
     pub(super) fn set_proxy(&self, hub: &Arc<proxy::Hub>) {
         *lock(&self.proxy) = Arc::downgrade(hub);
-    }
-
-    /// Waits until what is held is on disk.
-    pub(super) async fn flush(self: &Arc<Self>) {
-        let core = self.clone();
-        let flushed = tokio::task::spawn_blocking(move || {
-            for store in [&core.stores.records, &core.stores.kept].into_iter().flatten() {
-                if let Err(error) = store.flush(FLUSH_TIMEOUT) {
-                    tracing::error!(%error, "records may be lost");
-                }
-            }
-        });
-        // A panic in there has been reported already.
-        let _ = flushed.await;
     }
 
     pub(super) fn publish(&self, event: Event) {

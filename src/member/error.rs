@@ -1,3 +1,5 @@
+//! Why a member does not start.
+
 use crate::{
     kind::Kind,
     name::OverlayId,

@@ -1,3 +1,5 @@
+//! Users' addresses of record, in canonical form.
+
 use std::{fmt, str::FromStr};
 
 use super::{NameError, OverlayId, Position, overlay_id, text_serde};

@@ -1,3 +1,5 @@
+//! Instances: a user's devices, each named by its key.
+
 use std::{fmt, str::FromStr};
 
 use data_encoding::BASE32_NOPAD;

@@ -1,3 +1,5 @@
+//! Overlay identifiers: domain names that need not be in the DNS.
+
 use std::{fmt, str::FromStr};
 
 use super::{NameError, text_serde};

@@ -1,3 +1,5 @@
+//! Peer ids: processes of the overlay, each named by its key.
+
 use std::{fmt, str::FromStr};
 
 use serde::{

@@ -1,3 +1,5 @@
+//! Positions in the overlay, and the distances between them.
+
 use std::fmt;
 
 use data_encoding::HEXLOWER;

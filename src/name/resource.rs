@@ -1,3 +1,5 @@
+//! What records are stored under: users, services and nodes of their trees.
+
 use std::{fmt, str::FromStr};
 
 use super::{Aor, NameError, OverlayId, Position, ServiceNode, ServiceUri, TreeNode, text_serde};

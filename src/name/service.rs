@@ -1,3 +1,5 @@
+//! Services that members offer, and their well-known URIs (draft §3.3).
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};

@@ -1,3 +1,5 @@
+//! The nodes of services' trees (ReDiR, RFC 7374), and where they are stored.
+
 use std::{fmt, str::FromStr};
 
 use super::{NameError, Position, ServiceUri, text_serde};

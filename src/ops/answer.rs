@@ -87,16 +87,15 @@ pub async fn answer(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     tokio::pin!(shutdown);
-    let (mut phone, mut stay) = tokio::select! {
-        started = start(access, request) => started?,
-        () = &mut shutdown => return Ok(()),
+    let starting = start(access, request);
+    let Some((mut phone, mut stay)) = inside::begin(starting, &mut shutdown, |(_, stay)| stay).await? else {
+        return Ok(());
     };
     report(AnswerReport::Listening(listening(&phone, stay.as_ref(), request)));
     let result = serve(&mut phone, stay.as_mut(), request, report, shutdown).await;
     drop(phone);
     if let Some(stay) = stay {
-        let left = stay.presence.end().await;
-        drop(stay.network);
+        let left = stay.leave().await;
         if let (Ok(()), Err(error)) = (&result, left) {
             tracing::warn!("the routing record stays until it expires: {error}");
         }
@@ -126,8 +125,14 @@ pub(super) async fn start(access: &Access, request: &AnswerRequest) -> Result<(P
     let (stay, inside, port) = inside::enter(access, &aor, true).await?;
     (config.user, config.contact) = (Some(aor.user().to_owned()), Some(stay.presence.gruu()));
     let finder = Finder::new(Some(inside), locator, None, access.timeout).watched(request.capture.tap.clone());
-    let phone = Phone::start(config, any_port(access.family), Some(port), finder, &request.capture)?;
-    Ok((phone, Some(stay)))
+    match Phone::start(config, any_port(access.family), Some(port), finder, &request.capture) {
+        Ok(phone) => Ok((phone, Some(stay))),
+        Err(error) => {
+            // That it cannot begin is what to tell of; the record expires.
+            let _ = stay.leave().await;
+            Err(error)
+        }
+    }
 }
 
 /// The user part of a URI, or a bare user part.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::flow::FlowView;
 use crate::{
     kind::Kind,
+    sip::transport::Hop,
     ua::{Event, Failure, Side},
 };
 
@@ -156,7 +157,7 @@ impl Tracker {
                 outcome.status = CallStatus::Answered;
                 (outcome.code, outcome.answered_ms) = (Some(200), Some(since));
                 self.answered = Some(now);
-                (Some(200), format!("answered by {contact}"))
+                (Some(200), format!("200 OK from {contact}"))
             }
             Event::Reinvited { status } => {
                 outcome.reinvited = Some(*status);
@@ -186,6 +187,13 @@ impl Tracker {
             }
         };
         Some(CallProgress { call: self.number, status, what })
+    }
+
+    /// Names the next hop from which no response came.
+    pub(super) fn silent(&mut self, hop: &Hop) {
+        if self.outcome.status == CallStatus::Unreachable {
+            self.outcome.reason = Some(format!("no response from {hop}"));
+        }
     }
 
     /// The outcome, once the last event has been taken in.

@@ -1,3 +1,5 @@
+//! Why a use case failed, and what to do about it.
+
 use std::path::PathBuf;
 
 use crate::{

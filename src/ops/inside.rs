@@ -1,6 +1,6 @@
 //! Being a user agent of the overlay for a while: a swarm that SIP streams go over, and a routing record that names it.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -21,6 +21,8 @@ use crate::{
     sip::transport::OverlayPort,
 };
 
+/// How long a registration that is under way may take when it is no longer wanted.
+const BEGUN: Duration = Duration::from_secs(1);
 /// Members that a user agent connects to before it registers.
 const MET: usize = 4;
 /// How long the others have once one of them has answered.
@@ -33,6 +35,36 @@ pub(super) struct Stay {
     /// The swarm ends with it.
     pub(super) network: Network,
     pub(super) presence: Presence,
+}
+
+impl Stay {
+    /// Puts the registration back as it was, and leaves.
+    pub(super) async fn leave(self) -> Result<(), OpsError> {
+        let left = self.presence.end().await;
+        drop(self.network);
+        left
+    }
+}
+
+/// Begins something that registers. If it is to end before it has begun, what it may have registered is taken back: an
+/// address at which nobody answers would cost every caller a timeout.
+pub(super) async fn begin<T>(
+    starting: impl Future<Output = Result<T, OpsError>>,
+    shutdown: impl Future<Output = ()>,
+    stay: impl FnOnce(T) -> Option<Stay>,
+) -> Result<Option<T>, OpsError> {
+    tokio::pin!(starting);
+    tokio::select! {
+        started = &mut starting => started.map(Some),
+        () = shutdown => {
+            if let Ok(Ok(started)) = tokio::time::timeout(BEGUN, starting).await
+                && let Some(stay) = stay(started)
+            {
+                stay.leave().await?;
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// SIP over the streams of a swarm of our own.

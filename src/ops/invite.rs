@@ -18,7 +18,7 @@ use crate::{
     media::sdp::Local,
     name::Aor,
     sip::{digest::User, uri::SipUri},
-    ua::{AgentConfig, CallId, CallPlan, Event, Side},
+    ua::{AgentConfig, CallId, CallPlan, Event, Failure, Side},
 };
 
 /// How we name ourselves.
@@ -55,6 +55,8 @@ pub struct InviteRequest {
     pub hold: Duration,
     /// How long it may ring.
     pub ring: Duration,
+    /// How long to wait for a first response; without it, as long as RFC 3261 does (§17.1.1.2, Timer B).
+    pub patience: Option<Duration>,
     /// How many calls.
     pub count: u64,
     /// From the beginning of one call to that of the next; without it, one after the other.
@@ -87,16 +89,13 @@ pub async fn invite(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     tokio::pin!(shutdown);
-    let caller = tokio::select! {
-        caller = Caller::start(access, request) => caller?,
-        () = &mut shutdown => return Ok(()),
-    };
+    let starting = Caller::start(access, request);
+    let Some(caller) = inside::begin(starting, &mut shutdown, |caller| caller.stay).await? else { return Ok(()) };
     let Caller { mut phone, stay, plan } = caller;
     let result = place(&mut phone, &plan, request, report, shutdown).await;
     drop(phone);
     if let Some(stay) = stay {
-        let left = stay.presence.end().await;
-        drop(stay.network);
+        let left = stay.leave().await;
         if let (Ok(()), Err(error)) = (&result, left) {
             tracing::warn!("the routing record of this call stays until it expires: {error}");
         }
@@ -146,9 +145,17 @@ impl Caller {
         };
         let finder = Finder::new(inside, locator, request.proxy.clone(), access.timeout);
         let finder = finder.watched(request.capture.tap.clone());
-        let config = AgentConfig::default();
-        let phone = Phone::start(config, any_port(access.family), port, finder, &request.capture)?;
-        Ok(Self { phone, stay, plan })
+        let config = AgentConfig { patience: request.patience, ..AgentConfig::default() };
+        match (Phone::start(config, any_port(access.family), port, finder, &request.capture), stay) {
+            (Ok(phone), stay) => Ok(Self { phone, stay, plan }),
+            (Err(error), stay) => {
+                if let Some(stay) = stay {
+                    // That it cannot begin is what to tell of; the record expires.
+                    let _ = stay.leave().await;
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -218,6 +225,9 @@ async fn place(
                 let Some(tracker) = running.get_mut(&id) else { continue };
                 if let Some(progress) = tracker.event(&event, failure, now) {
                     report(InviteReport::Progress(progress));
+                }
+                if let (Event::Failed(Failure::Timeout), Some(hop)) = (&event, phone.last_hop()) {
+                    tracker.silent(hop);
                 }
                 linger |= matches!(event, Event::Ended { by: Side::Them, .. });
                 if event.is_last()

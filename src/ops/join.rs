@@ -108,7 +108,7 @@ pub(super) struct Running {
 pub async fn join(
     access: &Access,
     request: &JoinRequest,
-    report: &mut impl FnMut(JoinOutcome),
+    report: &mut (impl FnMut(JoinOutcome) + ?Sized),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     let started = Instant::now();
@@ -134,7 +134,7 @@ async fn serve(
     running: &Running,
     (gatekeeper, key): (Option<GatekeeperConfig>, Option<TsigKey>),
     started: Instant,
-    report: &mut impl FnMut(JoinOutcome),
+    report: &mut (impl FnMut(JoinOutcome) + ?Sized),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), OpsError> {
     let member = &running.member;

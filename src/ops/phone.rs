@@ -71,6 +71,8 @@ pub(super) struct Phone {
     not_found: Option<Kind>,
     /// The same of the last message that could not be sent.
     not_sent: Option<Kind>,
+    /// Where the last message went.
+    last_hop: Option<Hop>,
 }
 
 /// What was captured, and what the parties are called.
@@ -119,6 +121,7 @@ impl Phone {
             registered: VecDeque::new(),
             not_found: None,
             not_sent: None,
+            last_hop: None,
         })
     }
 
@@ -136,6 +139,11 @@ impl Phone {
     pub(super) fn take_failure(&mut self) -> Option<Kind> {
         let (not_found, not_sent) = (self.not_found.take(), self.not_sent.take());
         not_found.or(not_sent)
+    }
+
+    /// Where the last message went.
+    pub(super) const fn last_hop(&self) -> Option<&Hop> {
+        self.last_hop.as_ref()
     }
 
     /// The messages of a call so far.
@@ -224,6 +232,7 @@ impl Phone {
             (to, bytes) = (hop, request);
         }
         let local = self.local(&to);
+        self.last_hop = Some(to.clone());
         match self.transports.send(&to, bytes.clone(), token.number()) {
             Ok(()) => {
                 let (protocol, remote) = (to.protocol, to.remote);

@@ -1,6 +1,9 @@
 //! Publishing proxy peers in the DNS: `p2p-publish`.
 
 pub mod drift;
+mod outcome;
+mod sync;
+mod wanted;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -8,28 +11,29 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
-
-use self::drift::{Drift, LeaseState, ProxyView, RuleView, compare, places, rules};
+use self::{
+    drift::{ProxyView, compare, rules},
+    wanted::{full_name, of_offer, publication},
+};
+pub use self::{
+    outcome::{ActionView, ChangeOutcome, ListOutcome, PendingOutcome, SyncOutcome},
+    sync::sync,
+};
 use super::{
     Access, OpsError, ViaChoice,
     discover::{DiscoverRequest, discover},
     outcome::{DiscoverStatus, OfferView},
 };
 use crate::{
-    client::gatekeeper::{Decision, Decisions, DecisionsReply},
+    client::gatekeeper::{Decisions, DecisionsReply},
     clock::UnixMs,
     dns::{
-        DescriptorPointer, PublishError, TsigKey, dnsaddr_text,
-        publish::{Plan, Publication, Publisher, SipEndpoint, Transport, ZoneAt, host_of, unreachable},
+        TsigKey,
+        publish::{Plan, Publisher, Transport, ZoneAt},
     },
-    kind::Kind,
-    name::{OverlayId, PeerId, Service},
+    name::{OverlayId, Service},
     overlay::socket::SocketClient,
 };
-
-/// The most multiaddrs of one proxy peer that are published.
-const MAX_DIALLED: usize = 8;
 
 /// Where to publish, and by which right.
 #[derive(Debug, Clone, Default)]
@@ -57,98 +61,6 @@ pub struct AddRequest {
     pub lease: u32,
     /// Where it can be dialled as a member: multiaddrs that end in `/p2p/PEER`.
     pub dnsaddr: Vec<String>,
-}
-
-/// What was written, or would be.
-#[derive(Debug, Clone, Serialize)]
-pub struct ChangeOutcome {
-    /// `added`, `renewed`, `removed`, or `planned`.
-    pub status: &'static str,
-    /// The overlay.
-    pub overlay: OverlayId,
-    /// The zone that holds its records.
-    pub zone: String,
-    /// The server that was asked.
-    pub server: SocketAddr,
-    /// The host.
-    pub host: String,
-    /// How long its lease goes on; that of the tombstone, if it was removed.
-    pub lease_in_ms: Option<u64>,
-    /// What was left out, and why.
-    pub warnings: Vec<String>,
-    /// What makes nsupdate do the same; only with a dry run.
-    pub script: Option<String>,
-    /// From start to having read it back.
-    pub elapsed_ms: f64,
-}
-
-/// The proxy peers of DNS and overlay side by side.
-#[derive(Debug, Clone, Serialize)]
-pub struct ListOutcome {
-    /// `in-step` or `drift`.
-    pub status: &'static str,
-    /// The overlay.
-    pub overlay: OverlayId,
-    /// The zone.
-    pub zone: String,
-    /// The server that was asked.
-    pub server: SocketAddr,
-    /// The proxy peers.
-    pub proxies: Vec<ProxyView>,
-    /// Rules at the identifier that are missing or lead nowhere.
-    pub rules: Vec<RuleView>,
-    /// Why the overlay was not asked; `null` if it was.
-    pub overlay_unasked: Option<String>,
-    /// Whether nobody outside finds a proxy peer (R8).
-    pub unreachable: bool,
-    /// From start to answer.
-    pub elapsed_ms: f64,
-}
-
-/// What `sync` did.
-#[derive(Debug, Clone, Serialize)]
-pub struct SyncOutcome {
-    /// `synced`, `incomplete`, or `planned`.
-    pub status: &'static str,
-    /// The overlay.
-    pub overlay: OverlayId,
-    /// The zone.
-    pub zone: String,
-    /// The server.
-    pub server: SocketAddr,
-    /// What was done.
-    pub actions: Vec<ActionView>,
-    /// What was left as it is, and why.
-    pub warnings: Vec<String>,
-    /// From start to end.
-    pub elapsed_ms: f64,
-    /// The exit code that the worst failure deserves.
-    #[serde(skip)]
-    pub worst: Option<Kind>,
-}
-
-/// One thing that `sync` did.
-#[derive(Debug, Clone, Serialize)]
-pub struct ActionView {
-    /// `add`, `renew`, `remove`, `reap` or `mend`.
-    pub action: &'static str,
-    /// The host, or the overlay identifier.
-    pub host: String,
-    /// Why it failed; `null` if it did not.
-    pub error: Option<String>,
-    /// What makes nsupdate do the same; only with a dry run.
-    pub script: Option<String>,
-}
-
-/// What the gatekeeper on this machine has decided lately.
-#[derive(Debug, Clone, Serialize)]
-pub struct PendingOutcome {
-    /// `pending`, or `none` if nobody waits.
-    pub status: &'static str,
-    /// Those whose proof is waited for, and those who were refused and have not entered since; the newest first.
-    pub pending: Vec<Decision>,
-    /// All decisions, the newest first.
-    pub decisions: Vec<Decision>,
 }
 
 /// Asks the gatekeeper on this machine who waits to enter the DNS, and why.
@@ -234,71 +146,6 @@ pub async fn list(access: &Access, desk: &Desk, dns_only: bool) -> Result<ListOu
     })
 }
 
-/// Makes the DNS say what the overlay says: adds, renews and changes what is offered, removes what is not, reaps leases
-/// that are over. With `dns_only` the overlay is not asked, and only the last is done.
-///
-/// # Errors
-/// [`OpsError`] if DNS or overlay cannot be asked. What fails for one host is in the outcome.
-pub async fn sync(
-    access: &Access,
-    desk: &Desk,
-    lease: u32,
-    dns_only: bool,
-    dry_run: bool,
-) -> Result<SyncOutcome, OpsError> {
-    let started = Instant::now();
-    let overlay = overlay_of(access).await?;
-    let publisher = publisher(access, desk, &overlay).await?;
-    let offers = if dns_only { None } else { Some(offers(access, &overlay).await?) };
-    let snapshot = publisher.zone().read(access.timeout).await?;
-    let now = UnixMs::now();
-    let mut warnings = Vec::new();
-    let mut jobs: Vec<Job> = Vec::new();
-    for proxy in compare(&snapshot, offers.as_deref(), now) {
-        jobs.extend(job(&proxy, desk, &overlay, lease, &mut warnings));
-    }
-    // Tombstones that nobody needs any more are in no row.
-    let busy = |host: &str| jobs.iter().any(|job| job.host() == host);
-    let due = publisher.plan_reap(&snapshot)?.into_iter().map(|plan| plan.host).filter(|host| !busy(host));
-    let due = due.map(Job::Reap).collect::<Vec<_>>();
-    jobs.extend(due);
-    let (publisher_ref, snapshot_ref, force) = (&publisher, &snapshot, desk.force);
-    let done = Publisher::each(jobs, |job| async move {
-        let result = job.run(publisher_ref, snapshot_ref, force, dry_run).await;
-        (job, result)
-    });
-    let mut worst: Option<Kind> = None;
-    let mut actions = Vec::new();
-    for (job, result) in done.await {
-        let (script, error) = match result {
-            Ok(script) => (script, None),
-            Err(error) => {
-                worst = worst.into_iter().chain([error.kind()]).max_by_key(|kind| kind.exit_code());
-                (None, Some(error.to_string()))
-            }
-        };
-        actions.push(ActionView { action: job.action(), host: job.host().to_owned(), error, script });
-    }
-    if !dry_run && publisher.mend().await? {
-        actions.push(ActionView { action: "mend", host: overlay.to_string(), error: None, script: None });
-    }
-    let ZoneAt { zone, server, .. } = publisher.zone().clone();
-    Ok(SyncOutcome {
-        status: match (dry_run, worst) {
-            (true, _) => "planned",
-            (false, None) => "synced",
-            (false, Some(_)) => "incomplete",
-        },
-        overlay,
-        zone,
-        server,
-        actions,
-        warnings,
-        elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
-        worst,
-    })
-}
-
 /// The lines of a zone file for one proxy peer, or for all that the overlay has.
 ///
 /// # Errors
@@ -327,177 +174,6 @@ pub async fn export(access: &Access, desk: &Desk, request: Option<&AddRequest>) 
         }
     }
     Ok(lines)
-}
-
-/// Something that `sync` does to one host.
-enum Job {
-    Add(Box<Publication>),
-    Renew(Box<Publication>),
-    Remove(String),
-    Reap(String),
-}
-
-impl Job {
-    const fn action(&self) -> &'static str {
-        match self {
-            Self::Add(_) => "add",
-            Self::Renew(_) => "renew",
-            Self::Remove(_) => "remove",
-            Self::Reap(_) => "reap",
-        }
-    }
-
-    fn host(&self) -> &str {
-        match self {
-            Self::Add(wanted) | Self::Renew(wanted) => &wanted.host,
-            Self::Remove(host) | Self::Reap(host) => host,
-        }
-    }
-
-    /// Does it, or returns the script that would.
-    async fn run(
-        &self,
-        publisher: &Publisher,
-        zone: &crate::dns::publish::Snapshot,
-        force: bool,
-        dry_run: bool,
-    ) -> Result<Option<String>, PublishError> {
-        let server = publisher.zone().server;
-        Ok(match self {
-            Self::Add(wanted) | Self::Renew(wanted) if dry_run => {
-                Some(publisher.plan_add(wanted, force).await?.update.script(server))
-            }
-            Self::Remove(host) if dry_run => Some(publisher.plan_remove(host, force).await?.update.script(server)),
-            Self::Reap(host) if dry_run => {
-                let plans = publisher.plan_reap(zone)?;
-                plans.iter().find(|plan| plan.host == *host).map(|plan| plan.update.script(server))
-            }
-            Self::Add(wanted) | Self::Renew(wanted) => {
-                publisher.add_as_read(zone, wanted, force).await.map(|_| None)?
-            }
-            Self::Remove(host) => publisher.remove(host, force).await.map(|_| None)?,
-            Self::Reap(host) => publisher.reap_as_read(zone, host).await.map(|_| None)?,
-        })
-    }
-}
-
-/// What is to be done about one proxy peer, if anything.
-fn job(proxy: &ProxyView, desk: &Desk, overlay: &OverlayId, lease: u32, warnings: &mut Vec<String>) -> Option<Job> {
-    let named = |job: fn(String) -> Job| proxy.host.clone().map(job);
-    // Half of the lease leaves time for a second try.
-    let is_due = proxy.lease == LeaseState::Live && proxy.lease_in_ms < Some(u64::from(lease) * 500);
-    match (&proxy.offer, proxy.drift) {
-        (_, Some(_)) | (Some(_), None) if proxy.lease == LeaseState::None && proxy.host.is_some() => {
-            if let (Some(drift), Some(host)) = (proxy.drift, &proxy.host) {
-                warnings
-                    .push(format!("{host} is left as it is ({}): it was not published with a lease", drift.words()));
-            }
-            None
-        }
-        (Some(offer), Some(_)) => {
-            let wanted = of_offer(offer, proxy.host.as_deref(), desk, overlay, lease, warnings)?;
-            Some(if proxy.host.is_some() { Job::Renew(Box::new(wanted)) } else { Job::Add(Box::new(wanted)) })
-        }
-        (Some(offer), None) if is_due => of_offer(offer, proxy.host.as_deref(), desk, overlay, lease, warnings)
-            .map(|wanted| Job::Renew(Box::new(wanted))),
-        (None, Some(Drift::LeaseOver)) => named(Job::Reap),
-        (None, Some(Drift::NotInOverlay)) => named(Job::Remove),
-        (None, Some(Drift::Incomplete)) => {
-            let host = proxy.host.as_deref().unwrap_or_default();
-            warnings.push(format!("{host} lacks records, and the overlay does not say which; add it again"));
-            None
-        }
-        _ => None,
-    }
-}
-
-/// What is to be published of a proxy peer that offers itself in the overlay; `None`, with a warning, if nobody outside
-/// could reach it.
-fn of_offer(
-    offer: &OfferView,
-    host: Option<&str>,
-    desk: &Desk,
-    overlay: &OverlayId,
-    lease: u32,
-    warnings: &mut Vec<String>,
-) -> Option<Publication> {
-    let places = places(offer);
-    if !offer.serving || places.is_empty() {
-        return None;
-    }
-    let mut addresses: Vec<IpAddr> = places.iter().map(|(_, address, _)| *address).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    let mut endpoints: Vec<SipEndpoint> =
-        places.iter().map(|&(transport, _, port)| SipEndpoint { transport, port }).collect();
-    endpoints.sort_unstable();
-    endpoints.dedup();
-    if !desk.force
-        && let Some((address, why)) = addresses.iter().find_map(|address| Some((address, unreachable(address)?)))
-    {
-        warnings.push(format!("{} at {address} is not published: {why}", offer.peer));
-        return None;
-    }
-    let dialled = offer.addresses.iter().filter(|address| dnsaddr_text(&offer.peer, address).is_ok());
-    Some(Publication {
-        overlay: overlay.clone(),
-        host: host.map_or_else(|| host_of(&offer.peer, overlay), str::to_owned),
-        addresses,
-        endpoints,
-        ttl: Publication::ttl_of(lease),
-        lease,
-        peer: Some(offer.peer),
-        dialled: dialled.take(MAX_DIALLED).cloned().collect(),
-        descriptor: None,
-    })
-}
-
-/// The records that a request asks for.
-fn publication(
-    access: &Access,
-    desk: &Desk,
-    overlay: &OverlayId,
-    request: &AddRequest,
-) -> Result<Publication, OpsError> {
-    if !desk.force {
-        for address in &request.addresses {
-            if let Some(why) = unreachable(address) {
-                let why = format!("{why}, so nobody outside reaches it; --force publishes it all the same");
-                return Err(PublishError::Unfit { what: address.to_string(), why }.into());
-            }
-        }
-    }
-    let mut peer: Option<PeerId> = None;
-    let mut dialled = Vec::new();
-    for text in &request.dnsaddr {
-        let invalid = |why: String| OpsError::PeerAddress { text: text.clone(), why };
-        let (address, named) = text.rsplit_once("/p2p/").ok_or_else(|| invalid("it has no /p2p/ part".to_owned()))?;
-        let named: PeerId = named.parse().map_err(|error| invalid(format!("{error}")))?;
-        if peer.replace(named).is_some_and(|before| before != named) {
-            return Err(invalid("all of them must be of one peer".to_owned()));
-        }
-        dialled.push(address.to_owned());
-    }
-    let known = access.local_descriptor()?.filter(|known| !known.descriptor.is_local());
-    let descriptor =
-        known.map(|known| DescriptorPointer { hash: known.descriptor.hash(), policy: Some(known.descriptor.policy()) });
-    Ok(Publication {
-        overlay: overlay.clone(),
-        host: full_name(&request.host, overlay),
-        addresses: request.addresses.clone(),
-        endpoints: request.endpoints.iter().map(|&(transport, port)| SipEndpoint { transport, port }).collect(),
-        ttl: request.ttl.unwrap_or_else(|| Publication::ttl_of(request.lease)),
-        lease: request.lease,
-        peer,
-        dialled,
-        descriptor,
-    })
-}
-
-/// A host's full name: one label is below the overlay identifier.
-fn full_name(host: &str, overlay: &OverlayId) -> String {
-    let name = host.trim_end_matches('.').to_ascii_lowercase();
-    if name.contains('.') || name.is_empty() { name } else { format!("{name}.{overlay}") }
 }
 
 async fn overlay_of(access: &Access) -> Result<OverlayId, OpsError> {

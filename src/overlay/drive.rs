@@ -276,7 +276,7 @@ const fn failure(error: &AskError) -> Failure {
     match error {
         AskError::Dial(_) | AskError::Closed => Failure::Unreachable,
         AskError::Timeout => Failure::Silent,
-        AskError::Refused(_) | AskError::OtherOverlay => Failure::Refused,
+        AskError::Refused(_) | AskError::OtherOverlay | AskError::NoSip => Failure::Refused,
         AskError::Connection(_) | AskError::Codec(_) => Failure::Malformed,
     }
 }

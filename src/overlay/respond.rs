@@ -1,3 +1,5 @@
+//! Requests that reach a process: who sent them, and what answers them.
+
 use futures::future::BoxFuture;
 
 use crate::{

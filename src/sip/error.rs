@@ -1,3 +1,5 @@
+//! Why octets are not the SIP that they should be.
+
 use super::{MAX_HEAD, MAX_HEADERS};
 use crate::kind::Kind;
 

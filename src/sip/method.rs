@@ -1,3 +1,5 @@
+//! Methods (RFC 3261 §7.1).
+
 use std::fmt;
 
 /// A request's method (RFC 3261 §7.1). Compared by case: `invite` is some other method than `INVITE`.

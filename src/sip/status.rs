@@ -1,3 +1,5 @@
+//! The usual reason phrases (RFC 3261 §21).
+
 /// The usual reason phrase of a status code (RFC 3261 §21 and the IANA registry); of an unknown one that of its class.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {

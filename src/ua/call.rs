@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     ALLOW, Action, Event, Failure, NextHop, Pace, Purpose, SDP, Side,
-    agent::{is_secure, secured},
+    contact::{is_secure, secured},
     session::{Heard, Patience, Session, refusal},
 };
 use crate::{

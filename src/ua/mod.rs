@@ -10,6 +10,7 @@
 mod agent;
 mod answer;
 mod call;
+mod contact;
 mod register;
 mod session;
 #[cfg(test)]

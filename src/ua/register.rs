@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     Action, Failure, NextHop, Purpose,
-    agent::is_secure,
     call::{authorized, text},
+    contact::is_secure,
 };
 use crate::sip::{
     Message, Method,

@@ -359,6 +359,23 @@ fn nobody_waits_longer_than_asked_for() {
 }
 
 #[test]
+fn a_caller_may_have_less_patience_with_silence_than_a_transaction_and_none_the_less_with_ringing() {
+    let mut world = World::new(answer(8_000, 200));
+    world.agents[0].1 =
+        Agent::new(AgentConfig { patience: Some(Duration::from_secs(2)), ..AgentConfig::default() }, world.now);
+    world.call(plan());
+    world.run_until(ALICE, |event| matches!(event, Event::Answered { .. }));
+    let mut world = World::new(answer(0, 200));
+    world.agents[0].1 =
+        Agent::new(AgentConfig { patience: Some(Duration::from_secs(2)), ..AgentConfig::default() }, world.now);
+    world.meddle = Box::new(|_, _| Verdict::Lose);
+    world.call(plan());
+    world.run_until(ALICE, Event::is_last);
+    assert_eq!(world.events(ALICE), [Event::Failed(Failure::Timeout)]);
+    assert_eq!(world.now - world.began, Duration::from_secs(2));
+}
+
+#[test]
 fn silence_is_a_failure_after_32_seconds() {
     let mut world = World::new(answer(0, 200));
     world.meddle = Box::new(|_, _| Verdict::Lose);
@@ -687,7 +704,7 @@ fn a_secure_call_has_secure_contacts_on_both_sides() {
             "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nRecord-Route: <{recorded};lr>\r\n\
              From: <sip:a@b>;tag=1\r\nTo: <sip:b@b>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n"
         );
-        super::agent::wants_secure_contact(&Message::parse(text.into()).unwrap())
+        super::contact::wants_secure_contact(&Message::parse(text.into()).unwrap())
     };
     assert!(!invite("sip:b@b", "sip:p2psip.org"));
     assert!(invite("sips:b@b", "sip:p2psip.org"));

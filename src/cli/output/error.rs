@@ -17,18 +17,24 @@ pub(in crate::cli) struct Failure {
     kind: Kind,
     error: anyhow::Error,
     uri: Option<String>,
-    usage: bool,
+    /// The command whose `--help` would help, if one would; empty for the tool itself.
+    usage: Option<String>,
 }
 
 impl Failure {
     /// A failure of the given kind.
     pub(in crate::cli) fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
-        Self { kind, error: error.into(), uri: None, usage: false }
+        Self { kind, error: error.into(), uri: None, usage: None }
     }
 
     /// A wrong command line; the caller is pointed to `--help`.
     pub(in crate::cli) fn usage(message: impl Into<String>) -> Self {
-        Self { usage: true, ..Self::new(Kind::Usage, anyhow!(message.into())) }
+        Self::usage_of(message, String::new())
+    }
+
+    /// A wrong command line of one of a tool's commands.
+    pub(in crate::cli) fn usage_of(message: impl Into<String>, command: String) -> Self {
+        Self { usage: Some(command), ..Self::new(Kind::Usage, anyhow!(message.into())) }
     }
 
     /// The same with what was being done in front.
@@ -53,16 +59,33 @@ impl Failure {
         self.uri.as_deref()
     }
 
-    /// Whether `--help` would help.
-    pub(in crate::cli) const fn is_command_line(&self) -> bool {
-        self.usage
+    /// The command whose `--help` would help, if one would; empty for the tool itself.
+    pub(in crate::cli) fn help(&self) -> Option<&str> {
+        self.usage.as_deref()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        f.write_str(&plain(&format!("{:#}", self.error)))
     }
+}
+
+/// Without the numbers that Rust adds to what the operating system says: its words are enough.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        plain.push_str(before);
+        rest = match after.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest,
+            _ => {
+                plain.push_str(" (os error ");
+                after
+            }
+        };
+    }
+    plain + rest
 }
 
 /// Why a tool ends early.
@@ -124,6 +147,13 @@ mod tests {
     fn a_failure_reads_as_one_line_from_what_to_why() {
         let failure = Failure::new(Kind::Local, io::Error::other("disk full")).context("cannot save the key");
         assert_eq!(failure.to_string(), "cannot save the key: disk full");
+    }
+
+    #[test]
+    fn the_operating_system_is_quoted_without_its_numbers() {
+        assert_eq!(plain("cannot open a: No such file (os error 2); make it"), "cannot open a: No such file; make it");
+        assert_eq!(plain("a (os error 2), b (os error 13)"), "a, b");
+        assert_eq!(plain("a (os error that nobody knows"), "a (os error that nobody knows");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::{
     Paint,
     escape::escape,
+    short_peers,
     table::{Cell, Grid, Tone},
 };
 use crate::{
@@ -136,14 +137,14 @@ fn rows<'a>(flow: &'a FlowView, numbers: Option<&Numbers<'a>>) -> Vec<Row<'a>> {
 
 /// One line a hop.
 pub(super) fn hops(flow: &FlowView) -> Grid {
-    let mut grid = Grid::with_header(&["HOP", "FROM", "TO", "TRANSPORT", "ADDRESS", "FOUND BY"]).unwrapped();
+    let mut grid = Grid::with_header(&["HOP", "FROM", "TO", "TRANSPORT", "ADDRESS", "FOUND BY"]);
     for (nth, hop) in flow.hops.iter().enumerate() {
         grid.row([
             Cell::text((nth + 1).to_string(), Tone::Plain),
             Cell::text(&hop.from, Tone::Subject),
             Cell::text(&hop.to, Tone::Subject),
             Cell::text(&hop.transport, Tone::Plain),
-            Cell::text(&hop.address, Tone::Plain),
+            Cell::text(short_peers(&hop.address), Tone::Plain),
             Cell::text(&hop.found, Tone::Faint),
         ]);
     }
@@ -167,14 +168,16 @@ struct Board<'a> {
 impl<'a> Board<'a> {
     fn new(flow: &'a FlowView, numbered: bool, width: Option<u16>, strokes: Strokes) -> Self {
         let times = if numbered { NUMBERED } else { TIMES };
-        let widest = |party: &PartyView| safe(&party.name).chars().count().max(safe(&party.address).chars().count());
+        let widest = |party: &PartyView| shown(&party.name).chars().count().max(shown(&party.address).chars().count());
         let widest_name = flow.parties.iter().map(widest).max().unwrap_or_default();
         let widest_label = flow.messages.iter().map(|message| label(message).chars().count()).max().unwrap_or_default();
         let mut gap = (widest_label + 8).max(widest_name + 2).clamp(GOOD_GAP, MAX_GAP);
         if let Some(width) = width {
             // At either side stands half a name.
             let gaps = flow.parties.len().saturating_sub(1).max(1);
-            let room = usize::from(width).saturating_sub(times + widest_name.min(MIN_GAP) + 1) / gaps;
+            let outer = [flow.parties.first(), flow.parties.last()].into_iter().flatten();
+            let halves = outer.map(|party| widest(party).min(MIN_GAP).div_ceil(2)).sum::<usize>();
+            let room = usize::from(width).saturating_sub(times + halves + 1) / gaps;
             gap = gap.min(room.max(MIN_GAP));
         }
         let first = flow.parties.first().map(widest).unwrap_or_default().min(gap - 2);
@@ -200,8 +203,10 @@ impl<'a> Board<'a> {
     fn headings(&self, what: fn(&PartyView) -> &String) -> String {
         let mut row = vec![' '; self.column(self.flow.parties.len())];
         for (nth, party) in self.flow.parties.iter().enumerate() {
-            let name = self.shortened(&safe(what(party)), self.gap.saturating_sub(2));
-            let start = self.column(nth).saturating_sub(name.chars().count() / 2);
+            let name = self.shortened(&shown(what(party)), self.gap.saturating_sub(2));
+            let length = name.chars().count();
+            // The last one moves to the left rather than over the edge.
+            let start = self.column(nth).saturating_sub(length / 2).min(self.width.saturating_sub(length));
             for (at, c) in name.chars().enumerate() {
                 put(&mut row, start + at, c);
             }
@@ -266,8 +271,9 @@ impl<'a> Board<'a> {
     /// At most so many characters, the last of which tells that there were more.
     fn shortened(&self, text: &str, room: usize) -> String {
         let [.., ellipsis] = self.strokes.characters();
+        let text = text.replace('…', &ellipsis.to_string());
         if text.chars().count() <= room {
-            return text.to_owned();
+            return text;
         }
         text.chars().take(room.saturating_sub(1)).chain([ellipsis]).collect()
     }
@@ -299,6 +305,11 @@ fn painted(message: &MessageView, text: &str, paint: Paint) -> String {
         Some(200..=299) => paint.good(text),
         Some(_) => paint.warning(text),
     }
+}
+
+/// A name or an address, with peer ids as people compare them.
+fn shown(text: &str) -> String {
+    safe(&short_peers(text))
 }
 
 /// Escaped, and every character one column wide: letters beyond Latin may be wider, or combine.
@@ -414,6 +425,20 @@ mod tests {
                 "                      |                               |                               |\n",
             )
         );
+    }
+
+    #[test]
+    fn peer_ids_are_short_and_no_heading_stands_over_the_edge() {
+        let mut flow = flow(vec![message(0.0, 0, 1, "INVITE")]);
+        let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+        flow.parties =
+            vec![party("alice", peer), party("proxy peer", peer), party("bob", "a.very.long.name.example:5060")];
+        for width in [60, 80, 100, 200] {
+            let text = drawn(&flow, Some(width), Strokes::Unicode);
+            assert_eq!(text.matches("12D3KooW…eQAJU5SA").count(), if width == 60 { 0 } else { 2 }, "{text}");
+            assert!(text.lines().take(2).all(|line| line.chars().count() <= usize::from(width)), "{width}:\n{text}");
+        }
+        assert!(!drawn(&flow, Some(100), Strokes::Ascii).contains('…'));
     }
 
     #[test]

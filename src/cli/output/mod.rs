@@ -26,7 +26,7 @@ use super::{
     io::{Env, Io},
     logging::{self, LogFormat},
 };
-use crate::{clock::UnixMs, ops::flow::FlowView};
+use crate::{clock::UnixMs, name::PeerId, ops::flow::FlowView};
 
 /// How wide figures are where nobody says how wide lines may be, and at most.
 const USUAL_WIDTH: u16 = 100;
@@ -175,7 +175,8 @@ impl<'io, 'streams> Output<'io, 'streams> {
 
     /// Prints what the results below are about.
     pub(super) fn heading(&mut self, text: &str) -> Result<(), Stop> {
-        let line = format!("{}\n", self.out.strong(&escape(text)));
+        let lines = wrapped(&escape(text), self.io.width);
+        let line = format!("{}\n", self.out.strong(&lines));
         self.write(&line)
     }
 
@@ -201,7 +202,8 @@ impl<'io, 'streams> Output<'io, 'streams> {
 
     /// Says that something is as it should be.
     pub(super) fn praise(&mut self, text: &str) -> Result<(), Stop> {
-        let line = format!("{}\n", self.out.good(&escape(text)));
+        let lines = wrapped(&escape(text), self.io.width);
+        let line = format!("{}\n", self.out.good(&lines));
         self.write(&line)
     }
 
@@ -244,8 +246,9 @@ impl<'io, 'streams> Output<'io, 'streams> {
             None => failure.to_string(),
         };
         self.complain(&line);
-        if failure.is_command_line() && self.log == LogFormat::Text {
-            let hint = self.err.faint(&format!("Try '{} --help'.", self.tool));
+        if let (Some(command), LogFormat::Text) = (failure.help(), self.log) {
+            let command = if command.is_empty() { self.tool } else { command };
+            let hint = self.err.faint(&format!("Try '{command} --help'."));
             self.say(&hint);
         }
         Ok(())
@@ -310,6 +313,54 @@ pub(super) fn shortened(text: &str, characters: usize) -> String {
     }
 }
 
+/// Text with its peer ids as people compare them, `12D3KooW…12345678`. In addresses they stay whole: those get copied.
+pub(super) fn short_peers(text: &str) -> String {
+    let mut short = String::with_capacity(text.len());
+    let mut word = String::new();
+    let mut before = ' ';
+    for c in text.chars().chain([' ']) {
+        if c.is_ascii_alphanumeric() {
+            word.push(c);
+            continue;
+        }
+        match word.parse::<PeerId>() {
+            Ok(peer) if before != '/' => short.push_str(&peer_name(&peer)),
+            _ => short.push_str(&word),
+        }
+        word.clear();
+        short.push(c);
+        before = c;
+    }
+    short.pop();
+    short
+}
+
+/// A peer id as people compare it, by its end: all begin alike.
+pub(super) fn peer_name(peer: &PeerId) -> String {
+    let text = peer.to_string();
+    format!("12D3KooW…{}", text.get(text.len().saturating_sub(8)..).unwrap_or_default())
+}
+
+/// Text whose lines are broken between words where a terminal is not wide enough for it.
+pub(super) fn wrapped(text: &str, width: Option<u16>) -> String {
+    let Some(width) = width.map(usize::from).filter(|width| text.chars().count() > *width) else {
+        return text.to_owned();
+    };
+    let mut lines = String::with_capacity(text.len());
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 {
+            let fits = column + 1 + length <= width;
+            lines.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
+        }
+        lines.push_str(word);
+        column += length;
+    }
+    lines
+}
+
 /// A day and time in UTC, `2026-11-23 07:00 UTC`; milliseconds where no calendar reaches.
 pub(super) fn date(at: UnixMs) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
@@ -348,6 +399,25 @@ mod tests {
     fn dates_are_in_utc() {
         assert_eq!(date(UnixMs(1_795_417_261_999)), "2026-11-23 07:01 UTC");
         assert_eq!(date(UnixMs(u64::MAX)), "18446744073709551615 ms");
+    }
+
+    #[test]
+    fn peer_ids_are_shortened_wherever_nobody_copies_them_from() {
+        let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+        assert_eq!(short_peers(peer), "12D3KooW…eQAJU5SA");
+        assert_eq!(short_peers(&format!("OVERLAY {peer}: gone")), "OVERLAY 12D3KooW…eQAJU5SA: gone");
+        let address = format!("/ip4/192.0.2.1/tcp/4001/p2p/{peer}");
+        assert_eq!(short_peers(&address), address);
+        assert_eq!(short_peers("udp:192.0.2.1:5060"), "udp:192.0.2.1:5060");
+        assert_eq!(short_peers(""), "");
+    }
+
+    #[test]
+    fn prose_breaks_between_words() {
+        assert_eq!(wrapped("one two three", None), "one two three");
+        assert_eq!(wrapped("one two three", Some(13)), "one two three");
+        assert_eq!(wrapped("one two three", Some(8)), "one two\nthree");
+        assert_eq!(wrapped("one-two-three four", Some(8)), "one-two-three\nfour", "a word is never cut");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
         output::{
             Format, Output, count,
             error::{Failure, Stop},
+            peer_name,
             table::{Cell, Grid, Tone},
         },
         register,
@@ -98,7 +99,7 @@ impl Shell {
         }
         let joined = self.join(None, &[], false, output).await;
         if let Ok(outcome) = &joined {
-            let (peer, met) = (lookup::peer_name(&outcome.peer), count(outcome.peers, "member"));
+            let (peer, met) = (peer_name(&outcome.peer), count(outcome.peers, "member"));
             output.note(&format!("joined {} as {peer} until the shell ends; met {met}", outcome.overlay));
         }
         exit_code(joined.map(|_| 0), output)
@@ -185,7 +186,7 @@ impl Shell {
         known.1.records.iter().for_each(|held| self.seen.name(&held.record.name));
         let line = format!(
             "attached to {} of {} at {}: {}, {} held",
-            lookup::peer_name(&status.member.peer),
+            peer_name(&status.member.peer),
             status.member.overlay,
             status.socket,
             count(status.member.peers, "peer"),

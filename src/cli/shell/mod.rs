@@ -16,7 +16,7 @@ use self::{
     line::{Terminal, Typed},
 };
 use super::{
-    args::{AccessArgs, CommonArgs, HomeArgs},
+    args::{CommonArgs, OverlayArgs},
     io::{Env, Io, Signal},
     lines,
     output::{
@@ -74,18 +74,12 @@ struct Args {
     keep_going: bool,
 
     #[command(flatten)]
-    access: AccessArgs,
-
-    #[command(flatten)]
-    home: HomeArgs,
-
-    #[command(flatten)]
-    common: CommonArgs,
+    shared: OverlayArgs,
 }
 
 impl ToolArgs for Args {
     fn common(&self) -> &CommonArgs {
-        &self.common
+        &self.shared.common
     }
 }
 
@@ -97,8 +91,8 @@ pub fn main() -> ExitCode {
 /// Runs `p2p-shell` with `arguments` (without the program's name); returns its exit code.
 pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
     tool::run(&TOOL, arguments, env, io, |args: Args, env, output| {
-        let settings = Settings::read(&args.home, env)?;
-        let access = settings.access(&args.access, args.overlay_operand.as_deref())?;
+        let settings = Settings::read(&args.shared.home, env)?;
+        let access = settings.access(&args.shared.access, args.overlay_operand.as_deref())?;
         let mut session = Session::new(std::mem::take(&mut output.io().signals))?;
         let mut shell = Shell::new(settings, access);
         let result = serve(args, &mut session, &mut shell, output);

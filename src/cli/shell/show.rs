@@ -1,13 +1,10 @@
 //! Prints what a member tells of itself.
 
-use super::super::{
-    lookup::peer_name,
-    output::{
-        Format, Output, count, date,
-        error::Stop,
-        shortened, span,
-        table::{Cell, Grid, Tone},
-    },
+use super::super::output::{
+    Format, Output, count, date,
+    error::Stop,
+    peer_name, shortened, span,
+    table::{Cell, Grid, Tone},
 };
 use crate::{
     client::{Event, ProxyStatus, Reach, gatekeeper::PublicationState},
@@ -19,6 +16,8 @@ use crate::{
     },
 };
 
+/// Columns of a terminal in which whole peer ids leave room for what is said of them.
+const ROOMY: u16 = 100;
 /// Characters of the longest bar.
 const BAR: u32 = 40;
 
@@ -115,9 +114,10 @@ pub(super) fn storers(outcome: &RegisterOutcome, name: &ResourceName, output: &m
     let position = name.position();
     answers.sort_by_cached_key(|(peer, ..)| peer.position().distance(&position));
     let mut grid = Grid::with_header(&["STORER", "BITS IN COMMON", "ANSWER", "KEEPS IT ALIVE"]);
+    let name = namer(output);
     for (peer, answer, tone) in answers {
         grid.row([
-            Cell::text(peer.to_string(), Tone::Subject),
+            Cell::text(name(&peer), Tone::Subject),
             Cell::text(peer.position().distance(&position).common_prefix().to_string(), Tone::Plain),
             Cell::text(answer, tone),
             Cell::text(if outcome.kept_by.contains(&peer) { "yes" } else { "no" }, Tone::Plain),
@@ -125,6 +125,14 @@ pub(super) fn storers(outcome: &RegisterOutcome, name: &ResourceName, output: &m
     }
     output.text("\n")?;
     output.table(&grid)
+}
+
+/// How peers are called: in full, so that they can be asked about, where there is room for that.
+fn namer(output: &mut Output<'_, '_>) -> fn(&PeerId) -> String {
+    match output.io().width {
+        Some(width) if width < ROOMY => peer_name,
+        _ => PeerId::to_string,
+    }
 }
 
 /// The peers around a member.
@@ -135,9 +143,10 @@ pub(super) fn peers(outcome: &PeersOutcome, output: &mut Output<'_, '_>) -> Resu
         Format::Table => {}
     }
     let mut grid = Grid::with_header(&["PEER", "BITS IN COMMON", "ADDRESS"]);
+    let name = namer(output);
     for peer in &outcome.peers {
         grid.row([
-            Cell::text(peer.peer.to_string(), Tone::Subject),
+            Cell::text(name(&peer.peer), Tone::Subject),
             Cell::text(peer.bits.to_string(), Tone::Plain),
             Cell::lines(&peer.addresses, Tone::Plain),
         ]);

@@ -6,7 +6,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::super::{lookup::ViaArg, output::error::Failure, tool};
+use super::super::{check, lookup::ViaArg, output::error::Failure, tool};
 use crate::kind::Kind;
 
 /// One line.
@@ -32,7 +32,14 @@ pub(super) enum Verb {
         #[arg(value_name = "URI", required = true)]
         uris: Vec<String>,
         /// Whom to ask: socket, peer, walk or auto
-        #[arg(long, value_name = "HOW", value_enum, default_value_t, hide_default_value = true)]
+        #[arg(
+            long,
+            value_name = "HOW",
+            value_enum,
+            default_value_t,
+            hide_default_value = true,
+            hide_possible_values = true
+        )]
         via: ViaArg,
     },
     /// Look names up by a walk that asks every storer, and show each request
@@ -84,7 +91,7 @@ pub(super) enum Verb {
     /// Follow what happens at the member until Ctrl-C
     Events {
         /// End after so many
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", value_parser = check::number(1..=u32::MAX))]
         count: Option<u32>,
     },
     /// Go on with the member at another socket

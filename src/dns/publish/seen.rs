@@ -3,9 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Exchange, Host, PublishError, Snapshot};
+use super::{
+    PublishError,
+    primary::Exchange,
+    snapshot::{Host, Snapshot},
+};
 use crate::{
-    dns::{Data, Resolver, rrset::parse_name},
+    dns::{Data, DnsError, Resolver, rrset::parse_name},
     name::OverlayId,
 };
 
@@ -32,7 +36,7 @@ pub async fn shown(
             Err(error) => failure = Some(error),
         }
     }
-    let none = || crate::dns::DnsError::NotConfigured { why: "the list of servers is empty".to_owned() }.into();
+    let none = || DnsError::NotConfigured { why: "the list of servers is empty".to_owned() }.into();
     Err(failure.unwrap_or_else(none))
 }
 

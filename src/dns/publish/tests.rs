@@ -5,12 +5,13 @@
 //! `quota.key` (two addresses a name). Its zone is `p2psip.org`. Each test has an overlay of its own below that.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -18,11 +19,21 @@ use tokio::{
     net::{TcpListener, UdpSocket},
 };
 
-use super::{records::rule, *};
+use super::{
+    carry_out::Made,
+    plan::Author,
+    primary::{Exchange, Sent, random_id},
+    records::rule,
+    *,
+};
 use crate::{
-    dns::{DescriptorPointer, DnsRecord, DnsServer, Grant, RrSet, Zone, update::judge},
+    clock::UnixMs,
+    dns::{
+        Data, DataKind, DescriptorPointer, DnsRecord, DnsServer, Grant, Resolver, RrSet, TsigKey, Update, Zone,
+        update::{Judgement, judge},
+    },
     kind::Kind,
-    name::PeerId,
+    name::{OverlayId, PeerId},
 };
 
 const ZONE: &str = "p2psip.org";

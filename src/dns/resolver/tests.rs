@@ -4,8 +4,8 @@ use std::sync::{
 };
 
 use hickory_proto::{
-    op::Message,
-    rr::{Record, rdata},
+    op::{Message, ResponseCode},
+    rr::{Name, Record, rdata},
 };
 use proptest::prelude::*;
 use tokio::net::UdpSocket;

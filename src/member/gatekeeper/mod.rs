@@ -9,6 +9,7 @@
 mod applicant;
 mod desk;
 mod inbox;
+mod named;
 mod probing;
 mod reap;
 

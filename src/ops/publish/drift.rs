@@ -180,7 +180,7 @@ pub(super) fn places(offer: &OfferView) -> BTreeSet<Place> {
         let (transport, rest) = text.split_once(':')?;
         let (host, port) = rest.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let transport = TRANSPORTS.into_iter().find(|known| known.to_string() == transport)?;
+        let transport = Transport::named(transport)?;
         Some((transport, host.parse().ok()?, port.parse().ok()?))
     };
     offer.endpoints.iter().filter_map(place).collect()

@@ -151,6 +151,9 @@ pub enum AskError {
     /// The peer does not belong to this overlay, or has another descriptor.
     #[error("speaks another protocol: another overlay, or another descriptor of this one")]
     OtherOverlay,
+    /// The peer speaks no SIP, or that of another overlay.
+    #[error("nobody takes SIP there: no user agent and no proxy peer of this overlay")]
+    NoSip,
     /// The connection broke, or what came is not a frame.
     #[error("connection failed: {0}")]
     Connection(String),
@@ -366,7 +369,7 @@ impl Network {
     /// Opens a stream for SIP to a peer, dialling it if need be, at most for `timeout`.
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::OtherOverlay`] also if the peer takes no SIP.
+    /// [`AskError`]; [`AskError::NoSip`] if the peer takes none.
     pub async fn open_sip(&self, to: &PeerInfo, timeout: Duration) -> Result<PeerStream, AskError> {
         let peer = to_libp2p(&to.peer)?;
         let addresses = to.addresses.iter().filter_map(|address| dialable(address)).collect();

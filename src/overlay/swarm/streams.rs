@@ -338,10 +338,10 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: reply, error }) => {
                 let _ = reply.send(Err(match error {
                     StreamUpgradeError::Timeout => AskError::Timeout,
-                    StreamUpgradeError::NegotiationFailed => AskError::OtherOverlay,
+                    StreamUpgradeError::NegotiationFailed => AskError::NoSip,
                     StreamUpgradeError::Io(error) | StreamUpgradeError::Apply(error) => {
                         if speaks_another(&error) {
-                            AskError::OtherOverlay
+                            AskError::NoSip
                         } else {
                             AskError::Connection(error.to_string())
                         }

@@ -1,3 +1,5 @@
+//! Addresses in headers: From, To, Contact, Route and others (RFC 3261 §20.10).
+
 use std::borrow::Cow;
 
 use super::Params;

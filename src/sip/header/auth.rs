@@ -1,3 +1,5 @@
+//! Challenges and credentials (RFC 3261 §20.7, §20.44).
+
 use std::borrow::Cow;
 
 use super::Param;

@@ -1,3 +1,5 @@
+//! CSeq (RFC 3261 §20.16).
+
 use crate::sip::{
     Method,
     scan::{self, Cursor},

@@ -1,3 +1,5 @@
+//! The names of header fields, long and compact (RFC 3261 §7.3.3), and how they are found fast.
+
 use std::fmt;
 
 /// Defines [`Name`] and its table: variant, canonical spelling, compact letter (RFC 3261 §7.3.3), whether a comma list.

@@ -1,3 +1,5 @@
+//! Parameters after a header value (RFC 3261 §25.1).
+
 use std::borrow::Cow;
 
 use crate::sip::scan::{self, Cursor};

@@ -1,3 +1,5 @@
+//! Header values that have no file of their own: Event, Content-Type, Retry-After.
+
 use super::Params;
 use crate::sip::scan::{self, Cursor};
 

@@ -1,3 +1,5 @@
+//! Via (RFC 3261 §20.42).
+
 use std::net::{IpAddr, SocketAddr};
 
 use super::Params;

@@ -13,8 +13,7 @@ impl Agent {
     pub fn register(&mut self, plan: RegisterPlan, now: Instant) -> CallId {
         let id = self.new_call();
         let registration = Registration::new(plan, self.token(), self.token());
-        let tag = registration.tag().to_owned();
-        self.enter(id, tag, Leg::Registration(registration));
+        self.enter(id, Leg::Registration(registration));
         self.with(id, now, |leg, _, out| {
             if let Leg::Registration(registration) = leg {
                 registration.start(now, out);

@@ -1,13 +1,12 @@
 //! `p2p-lookup --trace`: the walk as a tree. Each peer stands under the one that told of it.
 
-use super::{
-    lookup::peer_name,
-    output::{
-        count, shortened,
+use crate::{
+    cli::output::{
+        count, peer_name, shortened,
         table::{Cell, Grid, Tone},
     },
+    ops::outcome::{DifferenceStatus, RequestStatus, TraceView},
 };
-use crate::ops::outcome::{DifferenceStatus, RequestStatus, TraceView};
 
 /// Lines shown of one peer's answer; the JSON has all of it.
 const MAX_LINES: usize = 8;
@@ -23,7 +22,8 @@ pub(super) fn tree(trace: &[TraceView]) -> Grid {
             None => roots.push(index),
         }
     }
-    let mut grid = Grid::with_header(&["PEER", "PATH", "HOP", "BITS", "TOOK", "ANSWER"]).unwrapped();
+    let mut grid =
+        Grid::with_header(&["PEER", "PATH", "HOP", "BITS", "TOOK", "ANSWER"]).drawing().spare(&["TOOK", "BITS"]);
     // Those still to be shown, the next one last, each with what stands left of it and whether a sibling follows.
     let mut waiting: Vec<(usize, String, bool)> = Vec::new();
     let wait = |waiting: &mut Vec<_>, siblings: &[usize], indent: &str| {
