@@ -56,4 +56,37 @@ flood strangers 300
 say "300 calls a second to users who do not exist, all from one address: $before KiB before, $(resident) KiB after"
 (($(resident) < before + 131072)) || fail "$(resident) KiB after a flood, $before KiB before"
 served alice "after the flood"
+
+# ICMP that says that nobody listens on the phone's port, as anybody can forge it who knows where calls go: it quotes a
+# datagram between the right ports, and no request that was ever sent. It must end none of the calls.
+cat >"$work/forge.py" <<'PY'
+import os, socket, struct, sys, time
+proxy, phone, seconds = socket.inet_aton(sys.argv[1]), socket.inet_aton(sys.argv[2]), float(sys.argv[3])
+icmp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+def forged(payload):
+    udp = struct.pack("!HHHH", 5060, 5070, 8 + len(payload), 0) + payload
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, socket.IPPROTO_UDP, 0) + proxy + phone
+    body = struct.pack("!I", 0) + ip + udp + b"\0" * (len(udp) % 2)
+    total = 0x0303 + sum(struct.unpack(f"!{len(body) // 2}H", body))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return struct.pack("!BBH", 3, 3, ~total & 0xffff) + body
+def invite():
+    branch = "z9hG4bK%02x%s%s" % (sent % 16, os.urandom(12).hex(), os.urandom(8).hex())
+    return f"INVITE sip:alice@192.0.2.11:5070 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.21:5060;branch={branch}\r\n".encode()
+sent, until = 0, time.time() + seconds
+while time.time() < until:
+    icmp.sendto(forged(invite() if sent % 2 else b""), (sys.argv[1], 0))
+    sent += 1
+print(sent)
+PY
+# ticks: the proxy peer's CPU time, in hundredths of a second.
+ticks() { awk '{ print $14 + $15 }' "/proc/$peer/stat"; }
+before=$(ticks)
+python3 "$work/forge.py" 198.51.100.21 192.0.2.11 4 >"$work/forged" &
+forging=$!
+sipp_with call 198.51.100.11 -i 192.0.2.12 -p 5071 -m 60 -r 20 -d 50 -key user bob -key callee alice@p2psip.org ||
+    fail "calls while ICMP is forged"
+wait "$forging"
+say "60 calls among $(<"$work/forged") forged ICMP messages, none of them ended: $(($(ticks) - before)) ticks of CPU"
 kill "$phone"

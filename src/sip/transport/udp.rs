@@ -1,6 +1,12 @@
 //! UDP: sockets that a thread may read and write itself, without a task or channel for each datagram.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -23,8 +29,12 @@ const MAX_DATAGRAM: usize = 65_535;
 const MAX_SKIPPED: usize = 64;
 /// How often one datagram is given to the kernel: each time it may answer with the error of another one.
 const MAX_TRIES: usize = 8;
-/// ICMP errors that are read at a time; whoever sends floods of them is to cost no more than floods of datagrams do.
-const MAX_ERRORS: usize = 64;
+/// ICMP errors that are read before datagrams have their turn.
+const ERRORS_AT_A_TIME: usize = 64;
+/// ICMP errors that are read in a [`SPAN`]. Above it the socket hears of none until that is over: they would take the room
+/// of datagrams, and who sends so many has forged them (RFC 1812 §4.3.2.8 has routers and hosts send few).
+const MAX_ERRORS: usize = 1_000;
+const SPAN: Duration = Duration::from_secs(1);
 /// The octets 4 to 8 of a STUN message (RFC 8489 §5).
 const STUN_COOKIE: [u8; 4] = 0x2112_a442_u32.to_be_bytes();
 
@@ -137,7 +147,7 @@ impl UdpPort {
     pub fn reader(&self) -> io::Result<UdpReader> {
         let socket = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
         let buffer = vec![0; MAX_DATAGRAM].into_boxed_slice();
-        Ok(UdpReader { port: self.clone(), socket, buffer, undelivered: VecDeque::new() })
+        Ok(UdpReader { port: self.clone(), socket, buffer, undelivered: VecDeque::new(), errors: (Instant::now(), 0) })
     }
 }
 
@@ -148,6 +158,8 @@ pub struct UdpReader {
     socket: tokio::net::UdpSocket,
     buffer: Box<[u8]>,
     undelivered: VecDeque<Undelivered>,
+    /// When the present span of ICMP errors began, and how many there were in it.
+    errors: (Instant, usize),
 }
 
 impl UdpReader {
@@ -161,7 +173,8 @@ impl UdpReader {
     /// # Errors
     /// The runtime is shutting down.
     pub async fn readable(&mut self) -> io::Result<()> {
-        if self.socket.ready(Interest::READABLE | Interest::ERROR).await?.is_error() {
+        let ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if ready.is_error() || self.is_deaf() {
             self.read_errors();
         }
         Ok(())
@@ -175,7 +188,14 @@ impl UdpReader {
 
     fn read_errors(&mut self) {
         self.undelivered.clear();
-        for _ in 0..MAX_ERRORS {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.errors.0) >= SPAN {
+            if self.is_deaf() {
+                self.listen_to_errors(true);
+            }
+            self.errors = (now, 0);
+        }
+        for _ in 0..ERRORS_AT_A_TIME {
             match self.socket.try_io(Interest::ERROR, || undelivered::next(&self.port.socket)) {
                 Ok(Some(error)) => {
                     self.port.counters.lose(DropReason::Undelivered);
@@ -184,7 +204,20 @@ impl UdpReader {
                 Ok(None) => {}
                 Err(_) => return,
             }
+            self.errors.1 += 1;
+            if self.errors.1 == MAX_ERRORS {
+                self.listen_to_errors(false);
+            }
         }
+    }
+
+    const fn is_deaf(&self) -> bool {
+        self.errors.1 >= MAX_ERRORS
+    }
+
+    fn listen_to_errors(&self, whether: bool) {
+        // It has worked before.
+        let _ = undelivered::listen(&self.port.socket, self.port.local.is_ipv6(), whether);
     }
 
     /// The next datagram; `None` if there is none now. Those that only keep a NAT binding alive are skipped.
@@ -233,7 +266,7 @@ fn socket(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<std::n
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     let socket = socket.into();
-    undelivered::ask_for(&socket, address.is_ipv6())?;
+    undelivered::listen(&socket, address.is_ipv6(), true)?;
     Ok(socket)
 }
 
@@ -269,8 +302,6 @@ pub(super) fn choose<'a>(ports: &'a [UdpPort], hop: &Hop) -> Option<&'a UdpPort>
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn bind(address: &str, shards: usize) -> Vec<UdpPort> {
@@ -378,6 +409,36 @@ mod tests {
             reader.try_recv();
             assert!(tokio::time::timeout(Duration::from_millis(50), reader.readable()).await.is_err(), "{address}");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_flood_of_icmp_is_heard_of_no_longer_than_it_is_one() {
+        let (here, there) = (bind("127.0.0.1:0", 1).remove(0), bind("127.0.0.1:0", 1).remove(0));
+        let (mut reader, dead, own) =
+            (here.reader().unwrap(), closed("127.0.0.1"), Hop::socket(Protocol::Udp, here.local()));
+        let heard = || usize::try_from(here.counters.dropped(DropReason::Undelivered)).unwrap();
+        let began = Instant::now();
+        for n in 0..5 * MAX_ERRORS {
+            here.try_send(&dead, b"INVITE").unwrap();
+            if n % 50 == 0 {
+                there.try_send(&own, b"200").unwrap();
+                assert_eq!(receive(&mut reader).await.0, "200");
+                assert_eq!(reader.try_recv(), None);
+            }
+        }
+        if began.elapsed() < SPAN {
+            assert_eq!(heard(), MAX_ERRORS);
+        }
+        tokio::time::sleep(SPAN).await;
+        there.try_send(&own, b"200").unwrap();
+        assert_eq!(receive(&mut reader).await.0, "200");
+        assert_eq!(reader.try_recv(), None);
+        let before = heard();
+        here.try_send(&dead, b"INVITE").unwrap();
+        tokio::time::timeout(Duration::from_secs(5), reader.readable()).await.unwrap().unwrap();
+        assert!(reader.undelivered().is_some());
+        assert_eq!(heard(), before + 1);
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ impl fmt::Display for Undelivered {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{ask_for, next};
+pub(super) use linux::{listen, next};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -62,12 +62,12 @@ mod linux {
     const FORBIDDEN: &str = "a firewall forbids it; ask whoever runs it to let SIP pass";
     const UNREACHABLE: &str = "the host cannot be reached; check its address, and the way there";
 
-    /// Has the socket keep such errors. A socket for both families has those of both.
-    pub(in super::super) fn ask_for(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    /// Has the socket keep such errors, or forget them and keep none. A socket for both families has those of both.
+    pub(in super::super) fn listen(socket: &UdpSocket, ipv6: bool, whether: bool) -> io::Result<()> {
         if ipv6 {
-            setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
+            setsockopt(socket, sockopt::Ipv6RecvErr, &whether)?;
         }
-        Ok(setsockopt(socket, sockopt::Ipv4RecvErr, &true)?)
+        Ok(setsockopt(socket, sockopt::Ipv4RecvErr, &whether)?)
     }
 
     /// Takes the next error from the socket's queue; `None` if it says nothing of a datagram that is lost.
@@ -150,7 +150,7 @@ mod linux {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn ask_for(_: &std::net::UdpSocket, _: bool) -> std::io::Result<()> {
+pub(super) fn listen(_: &std::net::UdpSocket, _: bool, _: bool) -> std::io::Result<()> {
     Ok(())
 }
 
