@@ -91,7 +91,7 @@ _p2p__publish() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        p2p__subcmd__publish__subcmd__add)
+        p2p__publish__subcmd__add)
             opts="-4 -6 -q -v -h --host --address --transport --port --ttl --lease --dnsaddr --key --force --dry-run --server --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -177,7 +177,7 @@ _p2p__publish() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        p2p__subcmd__publish__subcmd__export)
+        p2p__publish__subcmd__export)
             opts="-4 -6 -q -v -h --host --address --transport --port --ttl --lease --dnsaddr --force --server --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -259,7 +259,7 @@ _p2p__publish() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        p2p__subcmd__publish__subcmd__list)
+        p2p__publish__subcmd__list)
             opts="-4 -6 -q -v -h --check --dns-only --pending --server --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -313,7 +313,7 @@ _p2p__publish() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        p2p__subcmd__publish__subcmd__remove)
+        p2p__publish__subcmd__remove)
             opts="-4 -6 -q -v -h --host --key --force --dry-run --server --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -375,7 +375,7 @@ _p2p__publish() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        p2p__subcmd__publish__subcmd__sync)
+        p2p__publish__subcmd__sync)
             opts="-4 -6 -q -v -h --lease --dns-only --key --force --dry-run --server --overlay --descriptor --peer --socket --dns --timeout --home --config --json --short --quiet --verbose --color --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
