@@ -1,18 +1,18 @@
 //! How many SIP messages a second one core reads, as a JSON line: our reader beside rsip.
 //!
-//! `cargo run --release --example bench_parse [-- SECONDS]`, or `bench/parse`, which prints it as a table. There are 64
-//! INVITEs with SDP of about 777 octets that differ in every identifier. Seconds are those of the CPU, and the readers take
+//! `cargo run --release --example bench_parse [-- SECONDS [FILE]]`, or `bench/parse`, which prints it as a table, with
+//! rsipstack. The messages are written to FILE as a JSON array, for other readers. There are 64 INVITEs with SDP of about 777 octets that differ in every identifier. Seconds are those of the CPU, and the readers take
 //! turns, so that what else runs on the machine matters little and hits all of them; of the rounds the median counts.
 
-use std::{
-    hint::black_box,
-    io::Write as _,
-    time::{Duration, Instant},
-};
+#[path = "../bench/readers/src/rate.rs"]
+mod rate;
+
+use std::{hint::black_box, io::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use p2psip::sip::{Message, edit::Edit, header::Name};
+use rate::rate;
 use rsip::{
     headers::ToTypedHeader as _,
     message::{HeadersExt as _, SipMessage},
@@ -52,6 +52,10 @@ const WORKS: [Work; 7] = [
 fn main() -> Result<()> {
     let seconds = std::env::args().nth(1).map_or(Ok(10.0), |text| text.parse::<f64>())?;
     let messages = (0..MESSAGES).map(message).collect::<Vec<_>>();
+    if let Some(file) = std::env::args().nth(2) {
+        let texts = messages.iter().map(|octets| std::str::from_utf8(octets)).collect::<Result<Vec<_>, _>>()?;
+        std::fs::write(&file, json!(texts).to_string()).with_context(|| format!("cannot write {file}"))?;
+    }
     let octets = messages.iter().map(Bytes::len).sum::<usize>() / MESSAGES;
     for (reader, name, work) in WORKS {
         ensure!(messages.iter().all(work), "{reader} does not read its messages ({name})");
@@ -72,25 +76,6 @@ fn main() -> Result<()> {
     let result = json!({ "messages": MESSAGES, "octets": octets, "rows": rows });
     writeln!(std::io::stdout(), "{result}")?;
     Ok(())
-}
-
-/// Messages in a second of CPU time, measured for about this time on the clock.
-fn rate(messages: &[Bytes], work: fn(&Bytes) -> bool, time: Duration) -> Result<f64> {
-    let (began, on_cpu) = (Instant::now(), cpu_time()?);
-    let mut done = 0_usize;
-    while began.elapsed() < time {
-        for message in messages {
-            done += usize::from(work(black_box(message)));
-        }
-    }
-    Ok(done as f64 / (cpu_time()? - on_cpu).as_secs_f64())
-}
-
-/// How long this thread has been on a CPU.
-fn cpu_time() -> Result<Duration> {
-    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").context("the bench needs Linux")?;
-    let nanoseconds = schedule.split(' ').next().context("an empty schedstat")?.parse()?;
-    Ok(Duration::from_nanos(nanoseconds))
 }
 
 /// What a transaction is matched by, and who talks to whom.
