@@ -89,7 +89,13 @@ fn generate() -> Result<BTreeMap<PathBuf, String>> {
                 Shell::Zsh => format!("_{}", tool.name),
                 shell => format!("{}.{shell}", tool.name),
             };
-            files.insert(Path::new("completions").join(name), String::from_utf8(script)?);
+            let mut script = String::from_utf8(script)?;
+            if shell == Shell::Bash {
+                // clap_complete 4.6 takes the hyphen in a tool's name for a step down to a command where it writes
+                // what a command takes, and not where it finds out which command it is.
+                script = script.replace(&tool.name.replace('-', "__subcmd__"), &tool.name.replace('-', "__"));
+            }
+            files.insert(Path::new("completions").join(name), script);
         }
     }
     Ok(files)

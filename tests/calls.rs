@@ -139,6 +139,10 @@ fn no_answer_and_nobody_there_are_exit_3() {
     let unheard = call(&format!("--ring-timeout 0.3 sip:bob@127.0.0.1:{port}")).exits(3).json();
     assert_eq!(unheard["status"], "unreachable");
     assert!(began.elapsed() < Duration::from_secs(10));
+    let began = Instant::now();
+    let unheard = call(&format!("--timeout 0.4 sip:bob@127.0.0.1:{port}")).exits(3).json();
+    assert_eq!(unheard["reason"], format!("no response from UDP 127.0.0.1:{port}"));
+    assert!(began.elapsed() < Duration::from_secs(10));
     let refused = call(&format!("sip:bob@127.0.0.1:{port};transport=tcp")).exits(3).json();
     assert!(refused["reason"].as_str().unwrap().starts_with("cannot send to TCP 127.0.0.1"), "{refused}");
     // Where nobody listens, the system there says so.
@@ -275,6 +279,38 @@ fn users_of_an_overlay_call_each_other_over_a_stream() {
     let contacts = found["records"][0]["contacts"].as_array().unwrap().clone();
     assert_eq!(contacts.len(), 1, "{contacts:?}");
     assert_eq!(contacts[0]["uri"], "sip:alice@192.0.2.7:5060");
+}
+
+#[test]
+fn a_call_that_never_began_leaves_no_address_behind() {
+    let world = TestWorld::shared();
+    let (alice, bob) = (world.user("beginner"), world.user("uncalled"));
+    register(&format!("{} --contact sip:alice@192.0.2.7:5060 {}", alice.options(), alice.aor)).exits(0);
+    let contacts = || {
+        let found = lookup(&format!("{} --json {}", alice.options(), alice.aor)).exits(0).json();
+        found["records"][0]["contacts"].as_array().unwrap().len()
+    };
+    let line = format!("{} --from {} {}", alice.options(), alice.aor, bob.aor);
+    run(invite::run, &format!("{line} --pcap /nonexistent/call.pcap")).exits(5).says("cannot write the capture");
+    assert_eq!(contacts(), 1);
+    // Some of these come while it looks around, some while it registers, some while it calls.
+    for after_ms in [5, 20, 40, 60, 80, 120] {
+        let mut calling = Staying::start(invite::run, &line);
+        std::thread::sleep(Duration::from_millis(after_ms));
+        calling.end(Signal::Interrupt);
+        assert_eq!(contacts(), 1, "interrupted after {after_ms} ms");
+    }
+}
+
+#[test]
+fn a_member_at_which_nobody_takes_calls_is_no_other_overlay() {
+    let world = TestWorld::shared();
+    let (alice, bob) = (world.user("deskless"), world.user("curious"));
+    // She is at the member on her machine, where neither p2p-answer nor a phone runs.
+    register(&format!("{} {}", alice.options(), alice.aor)).exits(0);
+    let line = format!("{} --from {} {}", bob.options(), bob.aor, alice.aor);
+    let ran = run(invite::run, &line).exits(3).says("nobody takes SIP there");
+    assert!(ran.err.contains("OVERLAY 12D3KooW…"), "{}", ran.err);
 }
 
 #[test]

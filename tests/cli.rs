@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Cursor, Write},
+    os::unix::fs::PermissionsExt as _,
 };
 
 use p2psip::cli::{self, Env, Io};
@@ -111,6 +112,21 @@ fn help_is_as_committed() {
 }
 
 #[test]
+fn help_keeps_to_a_narrow_terminal() {
+    for (name, run) in TOOLS {
+        for width in [80, 100, 120] {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut io = Io::captured(&mut out, &mut err);
+            io.width = Some(width);
+            assert_eq!(run(vec!["--help".into()], &Env::new("/"), &mut io), 0);
+            let help = String::from_utf8(out).unwrap();
+            assert!(help.lines().all(|line| line.chars().count() <= usize::from(width)), "{name} {width}: {help}");
+            assert!(help.lines().skip_while(|line| *line != "Examples:").skip(1).all(|line| line.starts_with("  ")));
+        }
+    }
+}
+
+#[test]
 fn help_of_each_command_is_as_committed() {
     for name in ["init", "request", "issue", "install", "show", "revoke"] {
         let ran = command(cli::enroll::run, &format!("{name} --help")).run();
@@ -127,6 +143,18 @@ fn help_of_each_publication_command_is_as_committed() {
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{name}");
         assert!(ran.out.contains(&format!("Usage: p2p-publish {name} ")), "{}", ran.out);
         assert_snapshot(&format!("cmd/p2p-publish-{name}.txt"), &ran.out);
+    }
+}
+
+#[test]
+fn completions_know_what_each_command_takes() {
+    for (tool, _) in TOOLS {
+        let script = crate::support::root().join(format!("completions/{tool}.bash"));
+        let script = std::fs::read_to_string(script).unwrap();
+        let commands = script.lines().filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'));
+        for command in commands.filter(|command| !command.is_empty()) {
+            assert!(script.contains(&format!("\n        {command})\n")), "{tool}: nothing completes {command}");
+        }
     }
 }
 
@@ -171,6 +199,29 @@ fn what_is_missing_is_named() {
     assert_usage(lookup(""), "required arguments were not provided: <URI>...");
     assert_usage(lookup("sip:a@b.org --timeout"), "a value is required for '--timeout <S>'");
     assert_usage(command(cli::register::run, ""), "no user: name one, as in sip:alice@p2psip.org, or set P2PSIP_AOR");
+}
+
+#[test]
+fn a_number_or_an_address_that_is_none_is_answered_with_what_to_write() {
+    assert_usage(command(cli::discover::run, "relay -n 0"), "write a whole number from 1 to 1000000");
+    assert_usage(command(cli::answer::run, "--status ok"), "write a whole number from 100 to 699");
+    assert_usage(command(cli::invite::run, "--count 0 sip:a@b.org"), "write a whole number from 1 to 1000000");
+    assert_usage(
+        command(cli::publish::run, "add --host a --address b"),
+        "invalid value 'b' for '--address <IP>': write an IP address like 192.0.2.1",
+    );
+    assert_usage(command(cli::join::run, "b.org --proxy=here"), "--proxy: 'here' is not an address to listen on");
+    let mistyped = command(cli::publish::run, "add --hst a").run();
+    assert!(mistyped.err.ends_with("\nTry 'p2p-publish add --help'.\n"), "{}", mistyped.err);
+}
+
+#[test]
+fn an_empty_home_says_so() {
+    let home = crate::world::folder();
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let ran = command(cli::enroll::run, &format!("show --home {}", home.path().display())).run();
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""), "{}", ran.err);
+    assert!(ran.err.starts_with("nothing is in this home yet"), "{}", ran.err);
 }
 
 #[test]

@@ -278,7 +278,8 @@ fn in_a_large_overlay_lookups_take_several_hops_and_few_members_hold_a_record() 
     let mut hops = Vec::new();
     for user in &users {
         let (holders, members) = (world.holders(&user.name()).len(), world.world.members().len());
-        assert!((5..=10).contains(&holders), "{holders} of {members} hold it");
+        // A loaded machine has some storers taken for dead, and others hold it in their place.
+        assert!((5..=16).contains(&holders), "{holders} of {members} hold it");
         for (via, options) in world.ways(user) {
             let json = lookup(&format!("--json {options} {}", user.aor)).exits(0).json();
             assert_eq!(json["records"][0]["instance"], user.key.instance().to_string(), "{via}: {json}");

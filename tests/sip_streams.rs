@@ -122,7 +122,7 @@ fn a_client_calls_through_a_stream_and_listens_if_it_wants_to() {
         there.transports.send(&Hop::peer(of_client, []), options(&member.peer()).into(), 5).unwrap();
         match tokio::time::timeout(PATIENCE, there.events.recv()).await.unwrap() {
             Some(Event::Failed { token: 5, error }) => {
-                assert!(error.to_string().contains("another protocol"), "{error}")
+                assert!(error.to_string().contains("nobody takes SIP there"), "{error}")
             }
             other => panic!("{other:?}"),
         }

@@ -143,10 +143,7 @@ async fn build(options: LabOptions, output: &Output<'_, '_>, ending: &Ending) ->
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        world = building => {
-            progress.doing(String::new);
-            Ok(Some(world.map_err(failure)?))
-        }
+        world = building => Ok(Some(world.map_err(failure)?)),
         () = counting => Ok(None),
         () = ending.clone().begun() => Ok(None),
     }

@@ -75,9 +75,9 @@ impl Tool {
         // Two blanks before the line and after it, and `# `.
         let indent = longest + 4;
         let room = usize::from(columns).saturating_sub(indent + 2);
+        let beside = room >= COMMENT || self.examples.iter().all(|example| example.does.chars().count() <= room);
         let mut text = String::new();
         for Example { line, does } in self.examples {
-            let beside = room >= COMMENT || does.chars().count() <= room;
             let (start, room) = if beside { (indent, room) } else { (6, usize::from(columns).saturating_sub(8)) };
             text.push_str(&format!("\n  {line}"));
             let mut column = line.len() + 2;
@@ -165,7 +165,10 @@ fn finish(result: Result<u8, Stop>, output: &mut Output<'_, '_>) -> u8 {
     match result {
         Ok(code) => code,
         Err(Stop::Closed) => 0,
-        Err(Stop::Interrupted) => INTERRUPTED,
+        Err(Stop::Interrupted) => {
+            output.interrupted();
+            INTERRUPTED
+        }
         Err(Stop::Failed(failure)) => match output.failure(&failure) {
             Err(Stop::Closed) => 0,
             _ => failure.kind().exit_code(),

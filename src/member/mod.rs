@@ -98,7 +98,7 @@ impl Member {
         };
         if let Some(path) = &config.socket {
             let responder = Arc::new(CoreResponder(core.clone()));
-            member.socket = Some(SocketServer::start(path, responder, network.events().clone())?);
+            member.socket = Some(SocketServer::start(path, responder, network.events().clone()).await?);
         }
         if let Err(error) = join::join(&network, &config).await {
             // Whoever tries again wants the same files, address and socket.

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,6 +32,8 @@ use crate::{
 const MAX_ATTACHED: usize = 256;
 /// The longest path that a unix socket can have (`sun_path`, less the final NUL).
 const MAX_PATH: usize = 107;
+/// How long it may take to find out whether anybody listens at a socket.
+const ALIVE: Duration = Duration::from_secs(1);
 /// How long a program may take to send the rest of a frame that it has begun.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -171,16 +173,18 @@ impl SocketClient {
 #[derive(Debug)]
 pub struct SocketServer {
     path: PathBuf,
+    /// Which file it was when it was made.
+    file: Option<(u64, u64)>,
     task: JoinHandle<()>,
 }
 
 impl SocketServer {
     /// Listens at `path`. The folder must exist and be closed to others; a socket left behind by a member that died
-    /// is replaced (its home's lock has shown that it is dead).
+    /// is replaced, and nothing else is.
     ///
     /// # Errors
     /// [`SocketError::Create`].
-    pub fn start(
+    pub async fn start(
         path: &Path,
         responder: Arc<dyn Responder>,
         events: broadcast::Sender<Event>,
@@ -195,14 +199,11 @@ impl SocketServer {
             let folder = folder.display();
             return Err(create(format!("others may enter its folder; run chmod 700 {folder}")));
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(create(error.to_string())),
-            _ => {}
-        }
+        make_room(path).await.map_err(create)?;
         let listener = UnixListener::bind(path).map_err(|error| create(error.to_string()))?;
         let uid = own_uid();
         let task = tokio::spawn(accept(listener, uid, responder, events));
-        Ok(Self { path: path.to_owned(), task })
+        Ok(Self { path: path.to_owned(), file: identity(path), task })
     }
 
     /// Where it listens.
@@ -214,8 +215,34 @@ impl SocketServer {
 impl Drop for SocketServer {
     fn drop(&mut self) {
         self.task.abort();
-        // Nothing can be done about a socket that somebody else has removed.
-        let _ = std::fs::remove_file(&self.path);
+        // What somebody else has put there is not ours to remove.
+        if self.file.is_some() && self.file == identity(&self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The device and number of a file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Removes a socket at which nobody listens any more.
+async fn make_room(path: &Path) -> Result<(), String> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err("something that is no socket is there; give another with --socket".to_owned());
+        }
+        Ok(_) => {}
+    }
+    match tokio::time::timeout(ALIVE, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|error| error.to_string())
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(_)) | Err(_) => Err("a member listens there already; give this one another with --socket".to_owned()),
     }
 }
 
@@ -340,10 +367,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_socket_of_a_member_that_lives_is_not_taken_over_and_no_other_file_is_removed() {
+        let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o700)).tempdir().unwrap();
+        let path = folder.path().join("member.sock");
+        let start = || SocketServer::start(&path, Arc::new(Slow), broadcast::channel(1).0);
+        std::fs::write(&path, "precious").unwrap();
+        assert!(start().await.unwrap_err().to_string().contains("no socket is there"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_file(&path).unwrap();
+        let first = start().await.unwrap();
+        assert!(start().await.unwrap_err().to_string().contains("a member listens there already"));
+        assert!(SocketClient::connect(&path).await.is_ok());
+        // One that died leaves its socket, and whoever comes next replaces it; what is not its own stays.
+        std::fs::remove_file(&path).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let second = start().await.unwrap();
+        drop(first);
+        assert!(SocketClient::connect(&path).await.is_ok());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
     async fn a_reply_that_comes_too_late_is_not_taken_for_the_next_one() {
         let folder = tempfile::Builder::new().permissions(PermissionsExt::from_mode(0o700)).tempdir().unwrap();
         let path = folder.path().join("member.sock");
-        let _server = SocketServer::start(&path, Arc::new(Slow), broadcast::channel(1).0).unwrap();
+        let _server = SocketServer::start(&path, Arc::new(Slow), broadcast::channel(1).0).await.unwrap();
         let mut client = SocketClient::connect(&path).await.unwrap();
         let ask = |count| Closest { target: Position::of_name("sip:alice@p2psip.org"), count };
         let late = tokio::time::timeout(Duration::from_millis(50), client.call(&ask(1))).await;

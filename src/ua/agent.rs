@@ -26,7 +26,7 @@ use crate::sip::{
     header::Name,
     respond::respond,
     transaction::{self, ClientId, Layer, ServerId, Timers, Token},
-    transport::{Hop, Protocol, Source, Undelivered},
+    transport::{Hop, Source, Undelivered},
 };
 
 /// How an agent behaves.
@@ -293,19 +293,6 @@ impl Agent {
             }
             Layer::StrayResponse { .. } | Layer::NotAcknowledged { .. } | Layer::ResponseFailed { .. } => {}
         }
-    }
-
-    /// As [`Layer::undelivered`], for the ACK of a 2xx.
-    fn ack_undelivered(&mut self, undelivered: &Undelivered) -> bool {
-        let Undelivered { remote, quoted, .. } = undelivered;
-        let hop = Hop::socket(Protocol::Udp, *remote);
-        let sent = |ack: &Acked| ack.sent.0.remote == hop.remote && ack.sent.1.starts_with(quoted);
-        let known = transaction::quoted_branch(quoted).is_some()
-            && self.calls.values().any(|entry| entry.ack.as_ref().is_some_and(sent));
-        if known {
-            self.ack_failed(&hop);
-        }
-        known
     }
 
     /// Lets a call do something, and does what it wants.

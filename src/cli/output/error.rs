@@ -72,7 +72,7 @@ impl fmt::Display for Failure {
 }
 
 /// Without the numbers that Rust adds to what the operating system says: its words are enough.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(" (os error ") {

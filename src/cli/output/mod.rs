@@ -15,7 +15,7 @@ use serde_json::Map;
 use tracing::Level;
 
 use self::{
-    error::{Failure, Stop},
+    error::{Failure, Stop, plain},
     escape::escape,
     ladder::{Numbers, Strokes},
     progress::Progress,
@@ -228,6 +228,7 @@ impl<'io, 'streams> Output<'io, 'streams> {
 
     /// Says something that deserves attention, unless `-q` or `--json`.
     pub(super) fn warn(&mut self, text: &str) {
+        let text = &plain(text);
         if !self.quiet && self.log == LogFormat::Json {
             self.say(&logging::json_line(Level::WARN, self.tool, text, Map::new()));
         } else if !self.quiet && self.format != Format::Json {
@@ -264,9 +265,16 @@ impl<'io, 'streams> Output<'io, 'streams> {
     }
 
     fn write(&mut self, text: &str) -> Result<(), Stop> {
-        self.progress.clear();
+        self.progress.done();
         let stdout = &mut *self.io.stdout;
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Stop::of_output)
+    }
+
+    /// Begins a new line after the `^C` that the terminal shows.
+    pub(super) fn interrupted(&mut self) {
+        if self.io.owns_process && self.io.stderr_is_terminal {
+            self.say("");
+        }
     }
 
     fn say(&mut self, line: &str) {

@@ -45,6 +45,12 @@ impl Progress {
         }
     }
 
+    /// What was being done is done, and its result about to be shown. Tools that stay have nothing to wait for then.
+    pub(in crate::cli) fn done(&self) {
+        self.clear();
+        self.doing(String::new);
+    }
+
     /// Takes the spinner off the screen, for output or for good.
     pub(in crate::cli) fn clear(&self) {
         if let Some(bar) = self.0.as_ref().and_then(|spinner| spinner.borrow_mut().bar.take()) {
@@ -71,6 +77,15 @@ impl Spinner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_has_shown_a_result_is_not_at_work_on_it_any_more() {
+        let progress = Progress::new(true);
+        progress.doing(|| "joining".to_owned());
+        progress.done();
+        let Some(spinner) = &progress.0 else { panic!("a person may see it") };
+        assert_eq!(spinner.borrow().message, "");
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn without_a_person_there_is_no_spinner() {

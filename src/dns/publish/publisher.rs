@@ -136,7 +136,7 @@ impl Publisher {
         plan::remove(&zone, host, self.author(force))
     }
 
-    /// Takes a host out of the zone; a tombstone stays for [`TOMBSTONE`].
+    /// Takes a host out of the zone; a tombstone stays for [`TOMBSTONE`](super::TOMBSTONE).
     ///
     /// # Errors
     /// [`PublishError::NotPublished`]; else as [`add`](Self::add).

@@ -1,18 +1,23 @@
 //! The walk itself.
 
+mod hear;
+mod survey;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
+use self::survey::Survey;
 use super::{
     Ask, End, Failure, MAX_PATHS, Outcome, Step, Visit, WalkConfig,
-    candidate::{Candidate, Offer, State, bit},
+    candidate::{Candidate, State, bit},
 };
 use crate::{
     client::PeerInfo,
     name::{Distance, PeerId, Position},
-    record::MAX_ADDRESS,
 };
 
 /// Requests that one path waits for at the most, those left aside that have been hedged.
@@ -38,23 +43,6 @@ pub struct Walk {
     /// Paths that have ever had a candidate.
     populated: u8,
     ended: Option<(End, Instant)>,
-}
-
-/// What one look at all candidates tells.
-#[derive(Default)]
-struct Survey {
-    /// The closest candidate that each path has to ask.
-    fresh: [Option<Distance>; MAX_PATHS as usize],
-    /// Requests in flight that have not been hedged, by path.
-    young: [usize; MAX_PATHS as usize],
-    /// Requests that stayed unanswered, by path.
-    silent: [usize; MAX_PATHS as usize],
-    /// Whether somebody worth waiting for may still answer.
-    pending: bool,
-    /// Whether the `k` closest of all have answered.
-    complete: bool,
-    /// The next time at which the picture changes by itself.
-    wake: Option<Instant>,
 }
 
 impl Walk {
@@ -376,76 +364,6 @@ impl Walk {
         closer.filter(|(_, candidate)| matches!(candidate.state, State::Asked(at) if now < at + hedge)).count()
     }
 
-    fn survey(&self, now: Instant) -> Survey {
-        let (hedge, patience) = (self.hedge(), self.patience());
-        let k = self.config.k;
-        let has_quorum = self.answered().count() > self.known().min(k) / 2;
-        // Whoever is silent holds up the end for longer if there is no majority without it.
-        // Besides the k closest of all, each path asks a majority of the k closest that it was told of itself: what
-        // others say is closest may not exist.
-        let majority = k / 2 + 1;
-        let mut survey = Survey::default();
-        let mut wake = |at: Instant| {
-            if at > now {
-                survey.wake = Some(survey.wake.map_or(at, |known| known.min(at)));
-            }
-        };
-        let (mut rank, mut answered) = (0, 0);
-        let mut ranks = [0; MAX_PATHS as usize];
-        for (distance, candidate) in &self.candidates {
-            let told = candidate.paths();
-            let of_all = rank < k;
-            let mut matters = of_all;
-            let mut askable = false;
-            for (path, (rank, fresh)) in (0..).zip(ranks.iter().zip(&mut survey.fresh)) {
-                if told & bit(path) == 0 {
-                    continue;
-                }
-                let may_ask = candidate.offer_to(path).is_some();
-                askable |= may_ask;
-                if of_all || *rank < majority {
-                    matters = true;
-                    if fresh.is_none() && may_ask {
-                        *fresh = Some(*distance);
-                    }
-                }
-            }
-            let counts = match candidate.state {
-                State::Fresh => askable,
-                State::Failed(_) => {
-                    if let Some(silent) = self.path_asked(candidate).and_then(|path| survey.silent.get_mut(path)) {
-                        *silent += 1;
-                    }
-                    false
-                }
-                State::Answered => {
-                    answered += usize::from(of_all);
-                    true
-                }
-                State::Asked(at) => {
-                    let counter = if now < at + hedge { &mut survey.young } else { &mut survey.silent };
-                    if let Some(counter) = self.path_asked(candidate).and_then(|path| counter.get_mut(path)) {
-                        *counter += 1;
-                    }
-                    survey.pending |= matters && (now < at + patience || !has_quorum);
-                    wake(at + hedge);
-                    wake(at + patience);
-                    wake(at + self.config.request_timeout);
-                    // The next closest takes its place, until it answers after all.
-                    now < at + hedge
-                }
-            };
-            if counts {
-                rank += 1;
-                for (path, rank) in (0..).zip(&mut ranks) {
-                    *rank += usize::from(told & bit(path) != 0);
-                }
-            }
-        }
-        survey.complete = answered >= k;
-        survey
-    }
-
     /// Asks the closest candidate of a path that has nobody to wait for. A path that has met with silence waits for
     /// more than one at a time: most likely it is not the last time.
     fn ask(&mut self, survey: &Survey, wanted: usize, now: Instant) -> Option<Ask> {
@@ -474,79 +392,4 @@ impl Walk {
         candidate.tried.extend(addresses.iter().cloned());
         Some(Ask { peer: PeerInfo { peer: candidate.peer, addresses }, path, hop })
     }
-
-    /// Takes the peers of a reply that came on `path`; returns how many were unheard of.
-    fn take(&mut self, closer: Vec<PeerInfo>, from: &PeerId, path: u8, hop: u8) -> usize {
-        // From a single seed, its reply starts the other paths.
-        let mut paths = vec![path];
-        if self.populated.is_power_of_two() {
-            paths.extend((0..self.config.paths).filter(|other| *other != path));
-        }
-        let mut heard = Vec::with_capacity(self.config.per_reply);
-        let mut new = 0;
-        for info in closer.into_iter().take(self.config.per_reply) {
-            if info.peer == *from || self.local == Some(info.peer) || heard.contains(&info.peer) {
-                continue;
-            }
-            heard.push(info.peer);
-            if let Some(candidate) = self.candidates.get_mut(&info.peer.position().distance(&self.target)) {
-                candidate.mentions += 1;
-                self.hear_of(info, path, hop, Some(*from));
-            } else if let Some(path) = paths.get(new % paths.len()) {
-                new += usize::from(self.hear_of(info, *path, hop, Some(*from)));
-            }
-        }
-        new
-    }
-
-    /// Notes what a path was told of a peer. Whether the peer is a new candidate.
-    fn hear_of(&mut self, info: PeerInfo, path: u8, hop: u8, via: Option<PeerId>) -> bool {
-        let mut addresses: Vec<String> = Vec::new();
-        for address in info.addresses {
-            let is_sane = address.len() <= MAX_ADDRESS && address.bytes().all(|octet| octet.is_ascii_graphic());
-            if is_sane && addresses.len() < self.config.max_addresses && !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        let distance = self.distance(&info.peer);
-        if let Some(candidate) = self.candidates.get_mut(&distance) {
-            // The first word on a path counts.
-            if !candidate.offers.iter().any(|offer| offer.path == path) {
-                candidate.offers.push(Offer { path, hop, via, addresses });
-                if matches!(candidate.state, State::Failed(_)) {
-                    candidate.revive();
-                }
-                self.forget_farthest(path);
-            }
-            return false;
-        }
-        // Only a seed can be asked without an address.
-        if via.is_some() && addresses.is_empty() {
-            return false;
-        }
-        self.populated |= bit(path);
-        self.candidates.insert(distance, Candidate::new(info.peer, Offer { path, hop, via, addresses }));
-        self.forget_farthest(path);
-        true
-    }
-
-    /// Keeps what a path was told and has not used within its limit.
-    fn forget_farthest(&mut self, path: u8) {
-        let unused = |candidate: &Candidate| candidate.visit.is_none() && candidate.paths() & bit(path) != 0;
-        let unused = self.candidates.iter().filter(|(_, candidate)| unused(candidate));
-        let unused: Vec<_> = unused.map(|(distance, _)| *distance).collect();
-        if unused.len() <= self.config.max_candidates {
-            return;
-        }
-        let Some(farthest) = unused.last() else { return };
-        if let Some(candidate) = self.candidates.get_mut(farthest) {
-            candidate.offers.retain(|offer| offer.path != path);
-            if candidate.offers.is_empty() {
-                self.candidates.remove(farthest);
-            }
-        }
-    }
 }
-
-#[cfg(test)]
-mod tests;

@@ -15,8 +15,8 @@ use crate::sip::{
     Message, Method,
     edit::Edit,
     header::Name,
-    transaction::ClientId,
-    transport::{Hop, Protocol, Source},
+    transaction::{self, ClientId},
+    transport::{Hop, Protocol, Source, Undelivered},
 };
 
 /// Next hops tried for one request.
@@ -214,6 +214,19 @@ impl Agent {
                 self.send_ack(id, ack.request, ack.others);
             }
         }
+    }
+
+    /// As [`transaction::Layer::undelivered`], for the ACK of a 2xx.
+    pub(super) fn ack_undelivered(&mut self, undelivered: &Undelivered) -> bool {
+        let Undelivered { remote, quoted, .. } = undelivered;
+        let hop = Hop::socket(Protocol::Udp, *remote);
+        let sent = |ack: &Acked| ack.sent.0.remote == hop.remote && ack.sent.1.starts_with(quoted);
+        let known = transaction::quoted_branch(quoted).is_some()
+            && self.calls.values().any(|entry| entry.ack.as_ref().is_some_and(sent));
+        if known {
+            self.ack_failed(&hop);
+        }
+        known
     }
 
     /// Cancels the INVITE of a call, wherever it is on its way.
