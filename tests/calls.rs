@@ -152,7 +152,7 @@ fn no_answer_and_nobody_there_are_exit_3() {
     let why = format!("cannot send to UDP 127.0.0.1:{port}: nobody listens there");
     assert_eq!(closed["status"], "unreachable");
     assert!(closed["reason"].as_str().unwrap().starts_with(&why), "{closed}");
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[test]

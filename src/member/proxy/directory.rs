@@ -33,9 +33,9 @@ const FRESH: Duration = Duration::from_secs(5);
 /// How long it is believed that a user is not there. Also how long somebody who has just registered may not be reached
 /// by those who were called in vain before.
 const ABSENT: Duration = Duration::from_secs(2);
-/// Lookups of one source that lead to nobody. At once a quarter of all [`MAX_LOOKUPS`], so that others find room whatever
+/// Lookups of one source that lead to nobody. At once half of all [`MAX_LOOKUPS`], so that others find room whatever
 /// one source does; in a second as many walks as any peer may cause.
-const IN_VAIN: Rate = Rate { per_second: 50.0, burst: 256.0 };
+const IN_VAIN: Rate = Rate { per_second: 50.0, burst: 512.0 };
 /// Users that are remembered.
 const MAX_USERS: usize = 10_000;
 /// Lookups at a time.
@@ -397,10 +397,10 @@ mod tests {
     }
 
     #[test]
-    fn a_source_has_a_quarter_of_the_lookups_at_a_time_and_gets_back_those_that_find_somebody() {
+    fn a_source_has_half_of_the_lookups_at_a_time_and_gets_back_those_that_find_somebody() {
         let (mut directory, now) = (Directory::default(), Instant::now());
         let burst = IN_VAIN.burst as u32;
-        assert!(burst as usize <= MAX_LOOKUPS / 4);
+        assert!(burst as usize <= MAX_LOOKUPS / 2);
         for n in 0..10 * burst {
             assert_eq!(directory.ask(&aor(n), call(), &remote(1), now), Next::LookUp, "{n}");
             if n >= burst - 1 {
