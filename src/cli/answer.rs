@@ -108,7 +108,11 @@ pub fn run(arguments: Vec<OsString>, env: &Env, io: &mut Io<'_>) -> u8 {
         });
         let mut reports = Reports::new(output, Strokes::of(env));
         let print = |report: AnswerReport| match report {
-            AnswerReport::Listening(outcome) => listening(&outcome, reports.output),
+            AnswerReport::Listening(outcome) => {
+                let shown = listening(&outcome, reports.output);
+                reports.output.note("Ctrl-C ends");
+                shown
+            }
             AnswerReport::Progress(progress) => reports.progress(&progress),
             AnswerReport::Call(outcome) => reports.call(&outcome),
         };

@@ -157,7 +157,8 @@ impl Tracker {
                 outcome.status = CallStatus::Answered;
                 (outcome.code, outcome.answered_ms) = (Some(200), Some(since));
                 self.answered = Some(now);
-                (Some(200), format!("200 OK from {contact}"))
+                let from = if outcome.direction == "incoming" { String::new() } else { format!(" from {contact}") };
+                (Some(200), format!("200 OK{from}"))
             }
             Event::Reinvited { status } => {
                 outcome.reinvited = Some(*status);

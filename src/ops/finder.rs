@@ -196,6 +196,14 @@ impl Finder {
         if located.targets.is_empty() {
             let domain = &query.host;
             let (kind, why) = match located.verdict {
+                // Whoever calls from within an overlay knows what is outside of it.
+                Verdict::NoDomain if self.overlay.is_none() => (
+                    Kind::Negative,
+                    format!(
+                        "{domain} does not exist in the DNS; check its spelling, or if it is an overlay, say so with \
+                         --overlay {domain} and call as one of its users, --from AOR"
+                    ),
+                ),
                 Verdict::NoDomain => (Kind::Negative, format!("{domain} does not exist in the DNS")),
                 Verdict::Found | Verdict::NoServer => {
                     (Kind::Negative, format!("{domain} has no SIP server that could be used"))
