@@ -43,10 +43,14 @@ pub struct Walk {
 /// What one look at all candidates tells.
 #[derive(Default)]
 struct Survey {
-    /// The closest candidate that each path has to ask.
+    /// The candidate that each path has to ask next.
     fresh: [Option<Distance>; MAX_PATHS as usize],
     /// Requests in flight that have not been hedged, by path.
     young: [usize; MAX_PATHS as usize],
+    /// Of those to the `k` closest, so many.
+    coming: usize,
+    /// Whether the walk has come to the `k` closest, and asks them in any order.
+    spread: bool,
     /// Requests that stayed unanswered, by path.
     silent: [usize; MAX_PATHS as usize],
     /// Whether somebody worth waiting for may still answer.
@@ -288,6 +292,12 @@ impl Walk {
         closer.filter(|(_, candidate)| candidate.is_credible()).count()
     }
 
+    /// Those of the `k` closest peers known that have answered.
+    pub fn near(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let near = self.candidates.values().take(self.config.k);
+        near.filter(|candidate| candidate.state == State::Answered).map(|candidate| candidate.peer)
+    }
+
     /// Whether the peers in `peers` were told of on two paths at least, or on as many as led anywhere if those are
     /// fewer: one path's word is one liar's word.
     pub fn is_confirmed<'a>(&self, peers: impl IntoIterator<Item = &'a PeerId>) -> bool {
@@ -384,7 +394,8 @@ impl Walk {
         // Besides the k closest of all, each path asks a majority of the k closest that it was told of itself: what
         // others say is closest may not exist.
         let majority = k / 2 + 1;
-        let mut survey = Survey::default();
+        let spread = self.config.spread.filter(|_| self.has_arrived());
+        let mut survey = Survey { spread: spread.is_some(), ..Survey::default() };
         let mut wake = |at: Instant| {
             if at > now {
                 survey.wake = Some(survey.wake.map_or(at, |known| known.min(at)));
@@ -392,12 +403,14 @@ impl Walk {
         };
         let (mut rank, mut answered) = (0, 0);
         let mut ranks = [0; MAX_PATHS as usize];
+        let mut turns = [u64::MAX; MAX_PATHS as usize];
         for (distance, candidate) in &self.candidates {
             let told = candidate.paths();
             let of_all = rank < k;
             let mut matters = of_all;
             let mut askable = false;
-            for (path, (rank, fresh)) in (0..).zip(ranks.iter().zip(&mut survey.fresh)) {
+            let turn = spread.filter(|_| of_all).map(|spread| turn(distance, spread));
+            for (path, ((rank, fresh), first)) in (0..).zip(ranks.iter().zip(&mut survey.fresh).zip(&mut turns)) {
                 if told & bit(path) == 0 {
                     continue;
                 }
@@ -405,8 +418,10 @@ impl Walk {
                 askable |= may_ask;
                 if of_all || *rank < majority {
                     matters = true;
-                    if fresh.is_none() && may_ask {
+                    let next = turn.map_or(fresh.is_none(), |turn| turn < *first);
+                    if may_ask && next {
                         *fresh = Some(*distance);
+                        *first = turn.unwrap_or(*first);
                     }
                 }
             }
@@ -427,6 +442,7 @@ impl Walk {
                     if let Some(counter) = self.path_asked(candidate).and_then(|path| counter.get_mut(path)) {
                         *counter += 1;
                     }
+                    survey.coming += usize::from(of_all && now < at + hedge);
                     survey.pending |= matters && (now < at + patience || !has_quorum);
                     wake(at + hedge);
                     wake(at + patience);
@@ -446,13 +462,19 @@ impl Walk {
         survey
     }
 
-    /// Asks the closest candidate of a path that has nobody to wait for. A path that has met with silence waits for
+    /// Whether one of the `2k` closest peers known has answered: whoever stands there knows the `k` closest.
+    fn has_arrived(&self) -> bool {
+        self.candidates.values().take(2 * self.config.k).any(|candidate| candidate.state == State::Answered)
+    }
+
+    /// Asks the next candidate of a path that has nobody to wait for. A path that has met with silence waits for
     /// more than one at a time: most likely it is not the last time.
     fn ask(&mut self, survey: &Survey, wanted: usize, now: Instant) -> Option<Ask> {
         let paths = (0..).zip(survey.fresh).zip(survey.young.iter().zip(survey.silent));
         let idle = paths.filter(|(_, (young, silent))| **young < (1 + silent).min(MAX_PARALLEL));
         let mut fresh = idle.filter_map(|((path, fresh), _)| fresh.map(|distance| (path, distance)));
-        let (path, distance) = fresh.find(|(_, distance)| self.young_before(distance, now) < wanted)?;
+        let coming = |distance: &Distance| if survey.spread { survey.coming } else { self.young_before(distance, now) };
+        let (path, distance) = fresh.find(|(_, distance)| coming(distance) < wanted)?;
         let candidate = self.candidates.get_mut(&distance)?;
         let offer = candidate.offer_to(path)?;
         let untried = offer.addresses.iter().filter(|address| !candidate.tried.contains(address));
@@ -546,6 +568,15 @@ impl Walk {
             }
         }
     }
+}
+
+/// When the peer at this distance has its turn among others, in an order that follows from `spread`.
+fn turn(distance: &Distance, spread: u64) -> u64 {
+    // A step of SplitMix64 (Steele, Lea and Flood, 2014).
+    let mut mixed = distance.leading() ^ spread;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
