@@ -131,11 +131,7 @@ impl Discovery {
         let level = match wanted {
             Wanted::All => 0.0,
             // One level above the usual depth most nodes have a provider, and further up they have several.
-            Wanted::Some(count) => {
-                depth.map_or(f64::from(start), |depth| {
-                    depth - std::env::var("OFFSET").ok().and_then(|t| t.parse().ok()).unwrap_or(1.0)
-                }) - levels(per_node(count))
-            }
+            Wanted::Some(count) => depth.map_or(f64::from(start), |depth| depth - 1.0) - levels(per_node(count)),
         };
         let mut discovery = Self {
             wanted,
@@ -183,8 +179,8 @@ impl Discovery {
         }
     }
 
-    /// Whether it is enough to glance at a node that is to be read ([`LookupConfig::glance`](crate::overlay::lookup::LookupConfig::glance)): if it looks empty, it does
-    /// not count as read.
+    /// Whether a node that is to be read need only be [glanced](crate::overlay::lookup::LookupConfig::glance) at. If it
+    /// looks empty then, it does not count as read.
     pub fn is_glance(&self, node: TreeNode) -> bool {
         !self.asked.contains(&node)
     }
