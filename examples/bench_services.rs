@@ -17,7 +17,6 @@ use p2psip::{
         memory::{MemoryConfig, MemoryOverlay, Vantage},
         redir::Wanted,
     },
-    record::MAX_SERVICE_LIFETIME,
 };
 use serde_json::{Value, json};
 
@@ -29,10 +28,18 @@ const CLIENTS: usize = 1_000;
 const INTERVAL: Duration = Duration::from_secs(10);
 /// How long a member remembers what it has found.
 const MEMORY: Duration = Duration::from_secs(30);
+/// So long they look at least, in intervals.
+const ROUNDS: u32 = 20;
+/// And longer, until so many requests have come to each member on average: then the busiest is not so by chance.
+const MEAN: u64 = 200;
+/// But not for ever.
+const MAX_ROUNDS: u32 = 2_000;
 /// Discoveries of ten relays.
 const TENS: usize = 500;
 /// How often relays renew their offers, in the overlay's own time: before they expire.
-const RENEWAL: Duration = Duration::from_secs(120);
+const RENEWAL: Duration = Duration::from_secs(60);
+/// For how long their offers hold.
+const LIFETIME: Duration = Duration::from_secs(180);
 
 fn main() -> Result<()> {
     let sizes: Vec<usize> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
@@ -58,8 +65,6 @@ struct Bench {
     relays: usize,
     /// Where in the tree each relay is.
     depths: BTreeMap<usize, u8>,
-    /// When they were offered last.
-    offered: Duration,
 }
 
 impl Bench {
@@ -70,21 +75,21 @@ impl Bench {
         let overlay = MemoryOverlay::new(Arc::new(descriptor), config, UnixMs(1_700_000_000_000));
         let service = ServiceUri::parse("turn:p2psip.org")?;
         let (relays, depths) = (members.div_ceil(SHARE), BTreeMap::new());
-        let mut bench = Self { overlay, service, members, relays, depths, offered: Duration::ZERO };
-        // The second time, each knows where in the tree it is.
-        bench.offer()?;
-        bench.offer()?;
+        let mut bench = Self { overlay, service, members, relays, depths };
+        // Until what was listed at first, when nobody knew where in the tree it would be, has expired.
+        for _ in 0..=LIFETIME.div_duration_f64(RENEWAL) as u32 {
+            bench.offer()?;
+        }
         Ok(bench)
     }
 
     fn offer(&mut self) -> Result<()> {
         for index in (0..self.members).step_by(SHARE) {
             let depth = self.depths.get(&index).copied();
-            let listing = self.overlay.offer(index, &self.service, depth, MAX_SERVICE_LIFETIME);
+            let listing = self.overlay.meanwhile(|overlay| overlay.offer(index, &self.service, depth, LIFETIME));
             self.depths.insert(index, listing.context("an offer was refused")?.depth);
-            self.overlay.advance(Duration::from_millis(10));
+            self.overlay.advance(RENEWAL / u32::try_from(self.relays)?);
         }
-        self.offered = self.overlay.elapsed();
         Ok(())
     }
 
@@ -95,10 +100,11 @@ impl Bench {
 
     fn single_key(&mut self) -> Result<Value> {
         let key = ResourceName::from(ServiceNode::new(self.service.clone(), TreeNode::ROOT));
-        self.measure(|bench, member, _| {
-            let outcome = bench.overlay.lookup(&Vantage::Member(member), &key);
+        // Nobody needs to look closely to see who is busiest.
+        self.measure(0, |bench, member, _| {
+            let outcome = bench.overlay.meanwhile(|overlay| overlay.lookup(&Vantage::Member(member), &key));
             ensure!(!outcome.records.is_empty(), "no relay found");
-            Ok(outcome.reply.requests)
+            Ok((outcome.reply.requests, outcome.took))
         })
     }
 
@@ -106,12 +112,13 @@ impl Bench {
         // When each member last looked for itself.
         let mut remembered: BTreeMap<usize, Duration> = BTreeMap::new();
         let mut depths: BTreeMap<usize, f64> = BTreeMap::new();
-        self.measure(|bench, member, now| {
+        self.measure(MEAN, |bench, member, now| {
             if remembers && remembered.get(&member).is_some_and(|at| now - *at < MEMORY) {
-                return Ok(0);
+                return Ok((0, Duration::ZERO));
             }
             let (from, depth) = (Vantage::Member(member), depths.get(&member).copied());
-            let outcome = bench.overlay.discover(&from, &bench.service, Wanted::Some(1), depth);
+            let service = &bench.service;
+            let outcome = bench.overlay.meanwhile(|overlay| overlay.discover(&from, service, Wanted::Some(1), depth));
             ensure!(!outcome.records.is_empty(), "no relay found");
             if remembers {
                 remembered.insert(member, now);
@@ -120,38 +127,39 @@ impl Bench {
                     *known += (depth - *known) / 4.0;
                 }
             }
-            Ok(outcome.reply.requests)
+            Ok((outcome.reply.requests, outcome.took))
         })
     }
 
     /// Has all clients look, and says how the load was spread.
-    fn measure(&mut self, mut look: impl FnMut(&mut Self, usize, Duration) -> Result<u32>) -> Result<Value> {
-        let (mut served, mut requests) = (vec![0; self.members], 0);
-        // So many that chance evens out.
-        let rounds = (self.members / 100).clamp(20, 100);
-        for round in 0..rounds {
-            // In the overlay they look one after the other; here it counts as if they did at the same time.
-            let now = INTERVAL * round as u32;
-            if self.overlay.elapsed().saturating_sub(self.offered) > RENEWAL {
-                self.offer()?;
-            }
-            let before: Vec<u64> = self.overlay.served().collect();
+    fn measure(
+        &mut self,
+        mean: u64,
+        mut look: impl FnMut(&mut Self, usize, Duration) -> Result<(u32, Duration)>,
+    ) -> Result<Value> {
+        let before: Vec<u64> = self.overlay.served().collect();
+        let (mut served, mut requests, mut rounds, mut took) = (Vec::new(), 0, 0, Duration::ZERO);
+        let enough = mean * self.members as u64;
+        while rounds < ROUNDS || (rounds < MAX_ROUNDS && served.iter().sum::<u64>() < enough) {
+            let now = INTERVAL * rounds;
             for client in 0..CLIENTS {
                 let member = self.member_of(client);
-                requests += u64::from(look(self, member, now)?);
+                let (spent, time) = look(self, member, now)?;
+                requests += u64::from(spent);
+                took += time;
             }
-            // Renewing is not what is measured.
-            for (sum, (after, before)) in served.iter_mut().zip(self.overlay.served().zip(before)) {
-                *sum += after - before;
-            }
+            rounds += 1;
+            served = self.overlay.served().zip(&before).map(|(after, before)| after - before).collect();
         }
         served.sort_unstable();
-        let lookups = (CLIENTS * rounds) as f64;
+        let lookups = CLIENTS as f64 * f64::from(rounds);
         let mean = served.iter().sum::<u64>() as f64 / self.members as f64;
         let at =
             |share: f64| served.get((served.len() as f64 * share).ceil() as usize - 1).copied().unwrap_or(0) as f64;
         Ok(json!({
             "requests": requests as f64 / lookups,
+            "ms": took.as_secs_f64() * 1e3 / lookups,
+            "rounds": rounds,
             "mean": mean,
             "max": at(1.0),
             "max_over_mean": at(1.0) / mean,
@@ -163,7 +171,6 @@ impl Bench {
 
     fn ten(&mut self) -> Result<Value> {
         let wanted = 10.min(self.relays);
-        self.offer()?;
         // As deep as members know it to be that have looked for relays for a while.
         let depth = self.overlay.discover(&Vantage::Member(0), &self.service, Wanted::All, None).depth();
         let (mut requests, mut nodes, mut times) = (0, 0, Vec::new());

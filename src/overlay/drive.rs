@@ -42,7 +42,8 @@ pub async fn lookup(
     let deadline = Instant::now() + config.walk.timeout;
     let mut outcome =
         lookup_once(network, name.clone(), seeds.clone(), own.clone(), config.clone(), trust.clone()).await;
-    let mut again = is_doubtful(&outcome.reply);
+    // Who glances is going to look elsewhere.
+    let mut again = !config.glance && is_doubtful(&outcome.reply);
     for pause in PAUSES_MS.map(Duration::from_millis) {
         if !again || deadline.saturating_duration_since(Instant::now()) <= pause {
             break;
@@ -110,7 +111,9 @@ impl TreeReader<'_> {
         let deadline = began + self.config.walk.timeout;
         loop {
             match discovery.poll(UnixMs::now()) {
-                redir::Step::Read(node) => asked.push(self.read(service, node, deadline)),
+                redir::Step::Read(node) => {
+                    asked.push(self.read(service, node, discovery.is_glance(node), deadline));
+                }
                 redir::Step::Wait => match next_before(&mut asked, deadline).await {
                     Some((node, outcome)) => discovery.on_read(node, outcome, UnixMs::now()),
                     None => break,
@@ -127,7 +130,7 @@ impl TreeReader<'_> {
         let mut asked = FuturesUnordered::new();
         loop {
             while let Some(node) = registration.poll() {
-                asked.push(self.read(service, node, deadline));
+                asked.push(self.read(service, node, false, deadline));
             }
             if asked.is_empty() {
                 return registration.listing();
@@ -140,13 +143,25 @@ impl TreeReader<'_> {
         }
     }
 
-    async fn read(&self, service: &ServiceUri, node: TreeNode, deadline: Instant) -> (TreeNode, LookupOutcome) {
+    async fn read(
+        &self,
+        service: &ServiceUri,
+        node: TreeNode,
+        glance: bool,
+        deadline: Instant,
+    ) -> (TreeNode, LookupOutcome) {
         let name = ResourceName::from(ServiceNode::new(service.clone(), node));
         let position = name.position();
         let config = self.config.clone().within(deadline.saturating_duration_since(Instant::now()));
+        let config = config.of_tree_node(glance, random());
         let (seeds, own) = (self.vicinity.seeds(&position), self.vicinity.own(&position));
         (node, lookup(self.network, name, seeds, own, config, self.trust.clone()).await)
     }
+}
+
+/// 64 bits; where the system has none to give, everybody begins with the same storers.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(0)
 }
 
 /// Whether nothing was found, and a good part of those asked did not answer.

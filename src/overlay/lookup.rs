@@ -41,6 +41,9 @@ pub struct LookupConfig {
     pub gather_limit: Duration,
     /// Whether it goes on nevertheless until every storer has answered, or the time is up.
     pub exhaustive: bool,
+    /// Whether [`enough`](Self::enough) of the closest that hold nothing are enough as well: for whoever can just as well
+    /// look elsewhere. That there is nothing is then not said.
+    pub glance: bool,
     /// Whether there may be no other member at all, so that what a storer that knows nobody does not hold is not found.
     pub founder: bool,
 }
@@ -54,6 +57,7 @@ impl LookupConfig {
             gather: Duration::from_millis(100),
             gather_limit: Duration::from_millis(500),
             exhaustive: false,
+            glance: false,
             founder: true,
         }
     }
@@ -61,6 +65,13 @@ impl LookupConfig {
     /// The same, but asking every storer, so that those that disagree come to light.
     pub const fn exhaustive(mut self) -> Self {
         self.exhaustive = true;
+        self
+    }
+
+    /// The same for a tree node of a service, which many read: from storers chosen by `random`, any 64 bits.
+    pub const fn of_tree_node(mut self, glance: bool, random: u64) -> Self {
+        self.glance = glance;
+        self.walk.spread = Some(random);
         self
     }
 
@@ -350,7 +361,9 @@ impl LookupMachine {
         if self.config.exhaustive {
             return false;
         }
-        let Some(first) = self.first.filter(|_| self.merged.live(wall).next().is_some()) else { return false };
+        let Some(first) = self.first.filter(|_| self.merged.live(wall).next().is_some()) else {
+            return self.config.glance && self.looks_empty();
+        };
         let waited = now.saturating_duration_since(first);
         if waited >= self.config.gather_limit {
             return true;
@@ -367,13 +380,26 @@ impl LookupMachine {
         waited >= self.config.gather && !self.walk.is_closer_coming(nearest, now)
     }
 
-    /// How many more answers may be enough: once a record is known, what is missing of [`LookupConfig::enough`].
+    /// Whether several of the closest known have answered, over several paths, and none of them holds anything.
+    fn looks_empty(&self) -> bool {
+        let near: Vec<_> = self.walk.near().collect();
+        let empty = !near.iter().any(|peer| self.holds(peer));
+        empty && near.len() >= self.config.enough && self.walk.is_confirmed(&near)
+    }
+
+    /// How many more answers may be enough: once a record is known, or one of the closest has nothing to show to whoever
+    /// only glances, what is missing of [`LookupConfig::enough`].
     fn wanted(&self) -> usize {
-        if self.config.exhaustive || self.first.is_none() {
+        let answers = match self.first {
+            _ if self.config.exhaustive => 0,
+            Some(_) => self.answers.values().filter(|answer| !answer.held.is_empty()).count(),
+            None if self.config.glance => self.walk.near().count(),
+            None => 0,
+        };
+        if answers == 0 {
             return usize::MAX;
         }
-        let holders = self.answers.values().filter(|answer| !answer.held.is_empty()).count();
-        match self.config.enough.saturating_sub(holders) {
+        match self.config.enough.saturating_sub(answers) {
             // They were enough, and did not convince.
             0 => usize::MAX,
             missing => missing,

@@ -110,6 +110,42 @@ fn nobody_else_is_asked_while_enough_are_about_to_answer() {
 }
 
 #[test]
+fn a_glance_is_over_when_three_of_the_closest_hold_nothing_and_proves_nothing() {
+    let (now, seeds) = (Instant::now(), peers(16));
+    let run = |glance, held: Option<&ByteBuf>| {
+        let trust = trust();
+        let config = LookupConfig::for_overlay(trust.descriptor().limits()).of_tree_node(glance, 7);
+        let name = ResourceName::parse(ALICE).unwrap();
+        let mut machine = LookupMachine::new(name, seeds.clone(), None, config, trust, now);
+        let mut at = now;
+        loop {
+            let mut asked = Vec::new();
+            let step = loop {
+                match machine.poll(at, NOW) {
+                    Step::Ask(ask) => asked.push(ask.peer.peer),
+                    step => break step,
+                }
+            };
+            if matches!(step, Step::Done(_)) {
+                return machine.outcome(at, NOW);
+            }
+            at += MS;
+            for peer in asked {
+                machine.on_reply(&peer, holding(held.as_slice()), at, NOW);
+            }
+        }
+    };
+    let glance = run(true, None);
+    assert_eq!((glance.reply.verdict, glance.reply.requests), (Verdict::NobodyToAsk, 3));
+    let thorough = run(false, None);
+    assert_eq!(thorough.reply.verdict, Verdict::NotFound);
+    assert!(thorough.reply.requests >= 8, "{}", thorough.reply.requests);
+    let record = sealed(&Draft::user(ALICE, 1));
+    let found = run(true, Some(&record));
+    assert_eq!((found.reply.verdict, found.reply.storers, found.reply.requests), (Verdict::Found, 3, 3));
+}
+
+#[test]
 fn what_comes_within_a_while_of_the_first_record_is_merged() {
     let (now, seeds) = (Instant::now(), peers(8));
     let older = Draft::user(ALICE, 1);

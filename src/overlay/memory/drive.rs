@@ -75,7 +75,7 @@ pub(super) fn discover(
         let mut nodes = Vec::new();
         let step = loop {
             match discovery.poll(overlay.wall()) {
-                redir::Step::Read(node) => nodes.push(node),
+                redir::Step::Read(node) => nodes.push((node, discovery.is_glance(node))),
                 step => break step,
             }
         };
@@ -97,7 +97,7 @@ pub(super) fn list(
     config: &LookupConfig,
 ) -> Listing {
     loop {
-        let nodes: Vec<_> = std::iter::from_fn(|| registration.poll()).collect();
+        let nodes: Vec<_> = std::iter::from_fn(|| registration.poll()).map(|node| (node, false)).collect();
         if nodes.is_empty() {
             return registration.listing();
         }
@@ -114,15 +114,16 @@ fn read(
     overlay: &mut MemoryOverlay,
     from: &Vantage,
     service: &ServiceUri,
-    nodes: &[TreeNode],
+    nodes: &[(TreeNode, bool)],
     config: &LookupConfig,
 ) -> Vec<(TreeNode, LookupOutcome)> {
     let (now, mut last) = (overlay.elapsed, overlay.elapsed);
     let mut outcomes = Vec::new();
-    for node in nodes {
+    for (node, glance) in nodes {
         overlay.elapsed = now;
         let name = ServiceNode::new(service.clone(), *node).into();
-        outcomes.push((*node, lookup(overlay, from, &name, config.clone())));
+        let config = config.clone().of_tree_node(*glance, overlay.rng.next());
+        outcomes.push((*node, lookup(overlay, from, &name, config)));
         last = last.max(overlay.elapsed);
     }
     overlay.elapsed = last;

@@ -22,8 +22,8 @@ pub(super) struct Member {
     pub(super) key: SecretKey,
     pub(super) position: Position,
     pub(super) address: String,
-    /// The members that it knows.
-    pub(super) table: Vec<usize>,
+    /// The members that it knows, each with the leading bits of its position: enough to tell who is closer.
+    pub(super) table: Vec<(u64, usize)>,
     pub(super) storer: Storer,
     pub(super) conduct: Conduct,
     /// Requests that have reached it and were answered.
@@ -119,9 +119,9 @@ impl MemoryOverlay {
             Err(refusal) => return StoreReply::Refused(refusal),
         };
         let Some(member) = self.members.get(index) else { return StoreReply::Refused(Refusal::NotResponsible) };
-        let own = member.position.distance(record.position());
-        let known = member.table.iter().filter_map(|index| self.members.get(*index));
-        if known.filter(|other| other.position.distance(record.position()) < own).count() >= limit {
+        let target = record.position().leading();
+        let own = member.position.leading() ^ target;
+        if member.table.iter().filter(|(leading, _)| leading ^ target < own).count() >= limit {
             return StoreReply::Refused(Refusal::NotResponsible);
         }
         let Some(member) = self.members.get_mut(index) else { return StoreReply::Refused(Refusal::NotResponsible) };
@@ -138,11 +138,14 @@ impl MemoryOverlay {
 
     /// The peers that a member knows closest to a position.
     pub(super) fn known_near(&self, member: &Member, target: &Position, count: usize) -> Vec<PeerInfo> {
-        let known = member.table.iter().filter_map(|index| self.members.get(*index));
-        let mut known: Vec<_> = known.map(|other| (other.position.distance(target), other)).collect();
-        known.sort_unstable_by_key(|(distance, _)| *distance);
-        let info = |(_, other): (_, &Member)| PeerInfo { peer: other.peer, addresses: vec![other.address.clone()] };
-        known.into_iter().take(count.min(MAX_CLOSER)).map(info).collect()
+        let (target, count) = (target.leading(), count.min(MAX_CLOSER));
+        let mut known: Vec<_> = member.table.iter().map(|(leading, index)| (leading ^ target, *index)).collect();
+        if count < known.len() {
+            known.select_nth_unstable(count);
+            known.truncate(count);
+        }
+        known.sort_unstable();
+        known.into_iter().filter_map(|(_, index)| self.info(index)).collect()
     }
 
     /// Whom a request reaches.

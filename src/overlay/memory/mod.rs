@@ -46,7 +46,7 @@ use crate::{
     client::{Lookup, LookupReply, PeerInfo, Put, PutReply},
     clock::UnixMs,
     identity::{Descriptor, SecretKey},
-    name::{Distance, PeerId, Position, ResourceName, ServiceNode, ServiceUri},
+    name::{PeerId, Position, ResourceName, ServiceNode, ServiceUri},
     record::{Body, Payload, Refusal, ServiceOffer, Trust, seal},
 };
 
@@ -167,25 +167,26 @@ impl MemoryOverlay {
             .iter()
             .enumerate()
             .filter(|(_, other)| present(other))
-            .map(|(i, other)| (i, other.position))
+            .map(|(index, other)| (other.position.leading(), index))
             .collect();
         let replication = self.replication();
         for (index, member) in self.members.iter_mut().enumerate() {
-            let mut others: Vec<(Distance, usize)> = others
-                .iter()
-                .filter(|(other, _)| *other != index)
-                .map(|(other, position)| (position.distance(&member.position), *other))
-                .collect();
-            others.sort_unstable();
-            let neighbours = others.iter().take(replication.max(self.config.bucket)).map(|(_, other)| *other);
-            member.table = neighbours.collect();
-            self.rng.shuffle(&mut others);
-            let mut buckets: BTreeMap<u32, usize> = BTreeMap::new();
-            for (distance, other) in others {
-                let bucket = buckets.entry(distance.common_prefix()).or_default();
-                if *bucket < self.config.bucket && !member.table.contains(&other) {
+            let own = member.position.leading();
+            let mut others: Vec<_> = others.iter().copied().filter(|(_, other)| *other != index).collect();
+            let neighbours = replication.max(self.config.bucket).min(others.len());
+            if neighbours < others.len() {
+                others.select_nth_unstable_by_key(neighbours, |(leading, _)| leading ^ own);
+            }
+            let mut rest = others.split_off(neighbours);
+            member.table = others;
+            self.rng.shuffle(&mut rest);
+            let mut buckets = [0; 64];
+            for (leading, other) in rest {
+                if let Some(bucket) = buckets.get_mut((leading ^ own).leading_zeros() as usize)
+                    && *bucket < self.config.bucket
+                {
                     *bucket += 1;
-                    member.table.push(other);
+                    member.table.push((leading, other));
                 }
             }
         }
@@ -250,6 +251,14 @@ impl MemoryOverlay {
     /// Lets time pass.
     pub fn advance(&mut self, span: Duration) {
         self.elapsed = self.elapsed.saturating_add(span);
+    }
+
+    /// Runs operations, and sets the clock back to when they began: whatever comes next happens at the same time.
+    pub fn meanwhile<T>(&mut self, operations: impl FnOnce(&mut Self) -> T) -> T {
+        let began = self.elapsed;
+        let outcome = operations(self);
+        self.elapsed = began;
+        outcome
     }
 
     /// Looks a name up.

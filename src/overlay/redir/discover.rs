@@ -70,8 +70,10 @@ pub struct Discovery {
     wanted: Wanted,
     /// The tree nodes to be read.
     waiting: VecDeque<TreeNode>,
-    /// Every tree node that was ever in `waiting`.
+    /// Every tree node that was ever in `waiting`, but for those that were only glanced at and looked empty.
     asked: BTreeSet<TreeNode>,
+    /// Tree nodes at which a glance is enough, for there are others.
+    glanced: BTreeSet<TreeNode>,
     /// Where on which level it begins.
     level: u8,
     random: u64,
@@ -135,6 +137,7 @@ impl Discovery {
             wanted,
             waiting: VecDeque::new(),
             asked: BTreeSet::new(),
+            glanced: BTreeSet::new(),
             level: (level.round() as u8).min(MAX_LEVEL),
             random,
             points: 0,
@@ -157,7 +160,7 @@ impl Discovery {
             let node = TreeNode::at(self.level, self.random.wrapping_add(GOLDEN.wrapping_mul(self.points)));
             self.points += 1;
             self.top.get_or_insert(node);
-            self.read(node);
+            self.glance(node);
         }
     }
 
@@ -165,6 +168,21 @@ impl Discovery {
         if self.asked.insert(node) {
             self.waiting.push_back(node);
         }
+    }
+
+    /// Reads a node for what may be there. That the root is empty is to be known for certain.
+    fn glance(&mut self, node: TreeNode) {
+        if node == TreeNode::ROOT {
+            self.read(node);
+        } else if !self.asked.contains(&node) && self.glanced.insert(node) {
+            self.waiting.push_back(node);
+        }
+    }
+
+    /// Whether a node that is to be read need only be [glanced](crate::overlay::lookup::LookupConfig::glance) at. If it
+    /// looks empty then, it does not count as read.
+    pub fn is_glance(&self, node: TreeNode) -> bool {
+        !self.asked.contains(&node)
     }
 
     /// What to do next; after [`Step::Wait`], poll again when an answer has come.
@@ -190,19 +208,24 @@ impl Discovery {
     fn go_on(&mut self, wall: UnixMs) {
         if self.wanted != Wanted::All && self.retries < RETRIES {
             self.retries += 1;
+            // Somewhere else every time, or all who go up from here would come from the same place.
+            self.random = mixed(self.random);
             self.begin(self.wanted.count().saturating_sub(self.live(wall).count()));
         }
         while self.waiting.is_empty() {
             let Some(above) = self.top.and_then(TreeNode::parent) else { return };
             self.top = Some(above);
-            self.read(above);
+            self.glance(above);
         }
     }
 
     /// What looking a tree node up has come to.
     pub fn on_read(&mut self, node: TreeNode, outcome: LookupOutcome, wall: UnixMs) {
         self.under_way = self.under_way.saturating_sub(1);
-        self.unread += usize::from(outcome.reply.verdict == Verdict::NobodyToAsk);
+        if self.is_glance(node) && outcome.reply.verdict == Verdict::Found {
+            self.asked.insert(node);
+        }
+        self.unread += usize::from(outcome.reply.verdict == Verdict::NobodyToAsk && !self.is_glance(node));
         self.untrusted |= outcome.reply.verdict == Verdict::Untrusted;
         self.count(&outcome);
         for child in hiding(node, outcome.records.iter().chain(&outcome.removed), wall) {
@@ -265,6 +288,14 @@ impl Discovery {
             took,
         }
     }
+}
+
+/// Other 64 bits: a step of SplitMix64 (Steele, Lea and Flood, 2014).
+const fn mixed(random: u64) -> u64 {
+    let mut mixed = random.wrapping_add(GOLDEN);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// How many providers a reader who wants so many expects of a tree node.

@@ -3,7 +3,7 @@
 //!
 //! Each service has a tree ([`TreeNode`]) whose nodes lie all over the overlay. A provider is listed on the levels of the
 //! tree on which it is the first or last of its interval, down to the one where it has an interval for itself
-//! ([`Registration`]); storers admit it to a node only if its position lies in the node's range. A reader begins at random
+//! and one further ([`Registration`]); storers admit it to a node only if its position lies in the node's range. A reader begins at random
 //! points of a level that has about as many nodes as there are providers, and goes down where there may be more, and up
 //! when it needs more ([`Discovery`]). So every node of that level is read equally often.
 //!
@@ -25,7 +25,7 @@ use crate::name::{MAX_LEVEL, Position, TreeNode};
 /// The level to begin with for whoever knows nothing about an overlay (RFC 7374 §4.2).
 pub const START_LEVEL: u8 = 2;
 /// How many members a first guess takes for each tree node: were all of them providers, a node would list so many.
-const MEMBERS_PER_NODE: f64 = 6.0;
+const MEMBERS_PER_NODE: f64 = 8.0;
 /// Of how many neighbours the guess is made: the more, the better, but a member knows only its closest ones all.
 pub const NEIGHBOURS: usize = 20;
 

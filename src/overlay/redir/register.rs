@@ -73,10 +73,18 @@ impl Registration {
             level <= self.start || place.is_some_and(|place| place.outermost)
         };
         let levels = self.places.keys().filter(|level| listed(**level));
-        let nodes: Vec<_> = levels.map(|level| TreeNode::containing(*level, &self.own)).collect();
+        let mut nodes: Vec<_> = levels.map(|level| TreeNode::containing(*level, &self.own)).collect();
         let alone = self.places.iter().find(|(_, place)| place.is_some_and(|place| place.alone));
         let depth = alone.map(|(level, _)| *level).or_else(|| nodes.last().map(|node| node.level()));
-        Listing { depth: depth.unwrap_or(self.start), nodes }
+        let depth = depth.unwrap_or(self.start);
+        // It is the only one in the node below that level, which would be empty without it: most nodes of the level that
+        // has as many nodes as there are providers shall have one, for whoever meets an empty node has to look elsewhere.
+        let below = TreeNode::containing(depth.saturating_add(1), &self.own);
+        if alone.is_some() && !nodes.contains(&below) {
+            nodes.push(below);
+            nodes.sort_unstable();
+        }
+        Listing { depth, nodes }
     }
 
     /// One above the highest level, if that was reached as the first or last of its interval.

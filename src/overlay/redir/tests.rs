@@ -132,7 +132,8 @@ fn nodes(listing: &Listing) -> Vec<String> {
     listing.nodes.iter().map(ToString::to_string).collect()
 }
 
-/// The procedure of RFC 7374 §4.3 by hand: identifiers of four bits, two intervals to a node, start level 2.
+/// The procedure of RFC 7374 §4.3 by hand: identifiers of four bits, two intervals to a node, start level 2. One level
+/// below that on which it is alone each is listed too.
 #[test]
 fn providers_register_as_in_the_rfc() {
     let mut tree = Tree::default();
@@ -140,10 +141,10 @@ fn providers_register_as_in_the_rfc() {
         // The first provider is alone everywhere: up to the root, and not down.
         (2, &["0/0", "1/0", "2/0"], 0),
         // The last of 2 and 3 on every level, until they part on level 3.
-        (3, &["0/0", "1/0", "2/0", "3/1"], 3),
+        (3, &["0/0", "1/0", "2/0", "3/1", "4/3"], 3),
         // Alone in 4..5 and in 4..7, the last in 0..7.
         (4, &["0/0", "1/0", "2/1"], 1),
-        (7, &["0/0", "1/0", "2/1"], 2),
+        (7, &["0/0", "1/0", "2/1", "3/3"], 2),
         (10, &["0/0", "1/1", "2/2"], 0),
     ];
     for (bits, listed, depth) in expected {
@@ -155,10 +156,10 @@ fn providers_register_as_in_the_rfc() {
     // The next time, each begins where it was alone, and goes up to the first level on which it is neither first nor
     // last: for 3 and 4 that is the root by now.
     for (bits, listed, depth) in [
-        (2, &["0/0", "1/0", "2/0", "3/1"][..], 3),
-        (3, &["0/0", "1/0", "2/0", "3/1"], 3),
-        (4, &["0/0", "1/0", "2/1"], 2),
-        (10, &["0/0"], 0),
+        (2, &["0/0", "1/0", "2/0", "3/1", "4/2"][..], 3),
+        (3, &["0/0", "1/0", "2/0", "3/1", "4/3"], 3),
+        (4, &["0/0", "1/0", "2/1", "3/2"], 2),
+        (10, &["0/0", "1/1"], 0),
     ] {
         tree.refresh(at(bits));
         let listing = &tree.listings[&at(bits)];
@@ -179,14 +180,13 @@ fn readers_go_up_and_down_as_in_the_rfc() {
     let peers = |bits: &[u64]| bits.iter().map(|bits| peer(at(*bits))).collect::<BTreeSet<_>>();
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     assert_eq!(read(1, 1.0, 10), (peers(&[10, 12]), words(&["1/1"])), "found at once");
-    // Nothing in 8..11 at that level: two more tries elsewhere, which are no better here, then up.
-    let mut right = Tree::of([10, 12].map(at));
-    right.register(at(9), 3);
-    right.expire(at(9));
-    let (outcome, nodes) = right.discover(Wanted::Some(1), Some(3.0), 10 << 60);
-    assert_eq!(providers(&outcome), peers(&[10, 12]));
+    // Nothing on level 3, for 10 and 12 part on level 1: tries elsewhere, which are no better, then up.
+    let right = Tree::of([10, 12].map(at));
+    let (outcome, nodes) = right.discover(Wanted::Some(1), Some(4.0), 10 << 60);
+    assert_eq!(providers(&outcome), peers(&[10]));
     let nodes = nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(nodes, words(&["2/2", "2/0", "2/3", "1/1"]));
+    assert_eq!((nodes.first(), nodes.last()), (Some(&"3/5".to_owned()), Some(&"2/2".to_owned())));
+    assert!((3..=4).contains(&nodes.len()) && nodes[1..nodes.len() - 1].iter().all(|node| node.starts_with("3/")));
     // Level 0, for four: the first and last of either half, and 3 and 4, for which the root was the end of the way up.
     assert_eq!(read(4, 2.0, 1), (peers(&[2, 3, 4, 7, 10, 12]), words(&["0/0"])));
     let mut sparse = Tree::of([2, 3, 4, 7, 10, 12].map(at));
@@ -207,9 +207,13 @@ fn an_empty_tree_takes_one_read() {
     assert_eq!((outcome.reply.verdict, outcome.complete, read.len()), (Verdict::NotFound, true, 1));
     assert_eq!((outcome.reply.storers, outcome.reply.requests, outcome.nodes), (5, 7, 1));
     // One who wants some begins below, tries elsewhere on that level, and goes all the way up.
-    for (wanted, reads) in [(4, 1), (2, 3), (1, 4)] {
+    for (wanted, reads) in [(4, 1..=1), (2, 2..=3), (1, 3..=5)] {
         let (outcome, read) = Tree::default().discover(Wanted::Some(wanted), None, 0);
-        assert_eq!((outcome.reply.verdict, outcome.complete, read.len()), (Verdict::NotFound, true, reads), "{wanted}");
+        assert_eq!(
+            (outcome.reply.verdict, outcome.complete, read.last()),
+            (Verdict::NotFound, true, Some(&TreeNode::ROOT))
+        );
+        assert!(reads.contains(&read.len()), "{wanted}: {read:?}");
     }
 }
 
@@ -233,6 +237,40 @@ fn what_nobody_could_be_asked_about_is_not_said_to_be_absent() {
     assert_eq!((outcome.reply.verdict, outcome.complete), (Verdict::NobodyToAsk, false));
     let outcome = run(TreeNode::at(1, 0));
     assert_eq!((outcome.reply.verdict, outcome.complete), (Verdict::Found, false));
+}
+
+#[test]
+fn who_glances_in_vain_misses_nobody_and_says_nothing_that_is_not_so() {
+    let tree = Tree::of(0..40);
+    for (tree, expected, verdict) in [(&tree, 40, Verdict::Found), (&Tree::default(), 0, Verdict::NotFound)] {
+        // More than there are: it ends at the root.
+        let (mut discovery, mut glances) = (Discovery::new(Wanted::Some(60), Some(7.0), START_LEVEL, 5), 0);
+        let outcome = loop {
+            match discovery.poll(NOW) {
+                Step::Read(node) if discovery.is_glance(node) => {
+                    glances += 1;
+                    assert_ne!(node, TreeNode::ROOT);
+                    discovery.on_read(node, answer(Verdict::NobodyToAsk, vec![], vec![]), NOW);
+                }
+                Step::Read(node) => discovery.on_read(node, tree.read(node), NOW),
+                Step::Wait => unreachable!(),
+                Step::Done => break discovery.outcome(Duration::ZERO, NOW),
+            }
+        };
+        assert!(glances > 3);
+        assert_eq!((outcome.records.len(), outcome.complete, outcome.reply.verdict), (expected, true, verdict));
+    }
+}
+
+#[test]
+fn half_as_many_nodes_as_providers_are_hardly_ever_empty() {
+    let tree = Tree::of(0..=255);
+    let listed = |level: u8| {
+        let nodes = (0..1_u64 << level).map(|index| TreeNode::at(level, index << (64 - level)));
+        nodes.filter(|node| !tree.at(*node).is_empty()).count()
+    };
+    assert!(listed(7) >= 105, "{} of 128", listed(7));
+    assert!(listed(8) >= 110, "{} of 256", listed(8));
 }
 
 #[test]

@@ -276,6 +276,12 @@ impl Walk {
         closer.filter(|(_, candidate)| candidate.is_credible()).count()
     }
 
+    /// Those of the `k` closest peers known that have answered.
+    pub fn near(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let near = self.candidates.values().take(self.config.k);
+        near.filter(|candidate| candidate.state == State::Answered).map(|candidate| candidate.peer)
+    }
+
     /// Whether the peers in `peers` were told of on two paths at least, or on as many as led anywhere if those are
     /// fewer: one path's word is one liar's word.
     pub fn is_confirmed<'a>(&self, peers: impl IntoIterator<Item = &'a PeerId>) -> bool {
@@ -364,13 +370,14 @@ impl Walk {
         closer.filter(|(_, candidate)| matches!(candidate.state, State::Asked(at) if now < at + hedge)).count()
     }
 
-    /// Asks the closest candidate of a path that has nobody to wait for. A path that has met with silence waits for
+    /// Asks the next candidate of a path that has nobody to wait for. A path that has met with silence waits for
     /// more than one at a time: most likely it is not the last time.
     fn ask(&mut self, survey: &Survey, wanted: usize, now: Instant) -> Option<Ask> {
         let paths = (0..).zip(survey.fresh).zip(survey.young.iter().zip(survey.silent));
         let idle = paths.filter(|(_, (young, silent))| **young < (1 + silent).min(MAX_PARALLEL));
         let mut fresh = idle.filter_map(|((path, fresh), _)| fresh.map(|distance| (path, distance)));
-        let (path, distance) = fresh.find(|(_, distance)| self.young_before(distance, now) < wanted)?;
+        let coming = |distance: &Distance| if survey.spread { survey.coming } else { self.young_before(distance, now) };
+        let (path, distance) = fresh.find(|(_, distance)| coming(distance) < wanted)?;
         let candidate = self.candidates.get_mut(&distance)?;
         let offer = candidate.offer_to(path)?;
         let untried = offer.addresses.iter().filter(|address| !candidate.tried.contains(address));

@@ -62,6 +62,9 @@ pub struct WalkConfig {
     pub per_reply: usize,
     /// Addresses taken for one peer from one path.
     pub max_addresses: usize,
+    /// Any 64 bits: once the walk has come to one of the `2k` closest peers, it asks the `k` closest in an order that
+    /// follows from these, so that not everybody asks the same few. `None`: the nearest first throughout.
+    pub spread: Option<u64>,
 }
 
 impl WalkConfig {
@@ -81,6 +84,7 @@ impl WalkConfig {
             // As many as a Kademlia bucket has: where half of them have left, enough are there.
             per_reply: 20.max(2 * k),
             max_addresses: 8,
+            spread: None,
         }
     }
 }

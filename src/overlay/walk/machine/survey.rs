@@ -14,10 +14,14 @@ use crate::name::Distance;
 /// What one look at all candidates tells.
 #[derive(Default)]
 pub(super) struct Survey {
-    /// The closest candidate that each path has to ask.
+    /// The candidate that each path has to ask next.
     pub(super) fresh: [Option<Distance>; MAX_PATHS as usize],
     /// Requests in flight that have not been hedged, by path.
     pub(super) young: [usize; MAX_PATHS as usize],
+    /// Of those to the `k` closest, so many.
+    pub(super) coming: usize,
+    /// Whether the walk has come to the `k` closest, and asks them in any order.
+    pub(super) spread: bool,
     /// Requests that stayed unanswered, by path.
     pub(super) silent: [usize; MAX_PATHS as usize],
     /// Whether somebody worth waiting for may still answer.
@@ -38,7 +42,8 @@ impl Walk {
         // Besides the k closest of all, each path asks a majority of the k closest that it was told of itself: what
         // others say is closest may not exist.
         let majority = k / 2 + 1;
-        let mut survey = Survey::default();
+        let spread = self.config.spread.filter(|_| self.has_arrived());
+        let mut survey = Survey { spread: spread.is_some(), ..Survey::default() };
         let mut wake = |at: Instant| {
             if at > now {
                 survey.wake = Some(survey.wake.map_or(at, |known| known.min(at)));
@@ -46,12 +51,14 @@ impl Walk {
         };
         let (mut rank, mut answered) = (0, 0);
         let mut ranks = [0; MAX_PATHS as usize];
+        let mut turns = [u64::MAX; MAX_PATHS as usize];
         for (distance, candidate) in &self.candidates {
             let told = candidate.paths();
             let of_all = rank < k;
             let mut matters = of_all;
             let mut askable = false;
-            for (path, (rank, fresh)) in (0..).zip(ranks.iter().zip(&mut survey.fresh)) {
+            let turn = spread.filter(|_| of_all).map(|spread| turn(distance, spread));
+            for (path, ((rank, fresh), first)) in (0..).zip(ranks.iter().zip(&mut survey.fresh).zip(&mut turns)) {
                 if told & bit(path) == 0 {
                     continue;
                 }
@@ -59,8 +66,10 @@ impl Walk {
                 askable |= may_ask;
                 if of_all || *rank < majority {
                     matters = true;
-                    if fresh.is_none() && may_ask {
+                    let next = turn.map_or(fresh.is_none(), |turn| turn < *first);
+                    if may_ask && next {
                         *fresh = Some(*distance);
+                        *first = turn.unwrap_or(*first);
                     }
                 }
             }
@@ -81,6 +90,7 @@ impl Walk {
                     if let Some(counter) = self.path_asked(candidate).and_then(|path| counter.get_mut(path)) {
                         *counter += 1;
                     }
+                    survey.coming += usize::from(of_all && now < at + hedge);
                     survey.pending |= matters && (now < at + patience || !has_quorum);
                     wake(at + hedge);
                     wake(at + patience);
@@ -99,4 +109,18 @@ impl Walk {
         survey.complete = answered >= k;
         survey
     }
+
+    /// Whether one of the `2k` closest peers known has answered: whoever stands there knows the `k` closest.
+    fn has_arrived(&self) -> bool {
+        self.candidates.values().take(2 * self.config.k).any(|candidate| candidate.state == State::Answered)
+    }
+}
+
+/// When the peer at this distance has its turn among others, in an order that follows from `spread`.
+fn turn(distance: &Distance, spread: u64) -> u64 {
+    // A step of SplitMix64 (Steele, Lea and Flood, 2014).
+    let mut mixed = distance.leading() ^ spread;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

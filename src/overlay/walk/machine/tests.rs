@@ -88,6 +88,46 @@ fn a_walk_goes_from_peer_to_closer_peer_and_settles_on_the_closest() {
 }
 
 #[test]
+fn a_walk_that_spreads_asks_any_of_the_closest_once_it_has_arrived() {
+    let now = Instant::now();
+    let all = peers(60);
+    let (k, walks) = (8, 400);
+    let (mut near, mut requests) = ([0; 8], [0; 2]);
+    for spread in (0..2 * walks).map(|nth: u64| (nth % 2 == 1).then_some(nth)) {
+        let mut walk = Walk::new(target(), all[50..].to_vec(), None, WalkConfig { spread, ..config(k) }, now);
+        // Somebody on the way tells of the neighbourhood, and that is where everybody knows everybody.
+        let (first, _) = asks(&mut walk, now);
+        walk.on_reply(&first[0].peer.peer, all[10..30].to_vec(), now + MS);
+        let (closer, _) = asks(&mut walk, now + MS);
+        assert_eq!(names(&closer), all[10..11], "on the way, the nearest is best");
+        walk.on_reply(&all[10].peer, all[..20].to_vec(), now + 2 * MS);
+        let (asked, _) = asks(&mut walk, now + 2 * MS);
+        let Some(chosen) = asked.first().map(|ask| all.iter().position(|info| *info == ask.peer).unwrap()) else {
+            panic!("nobody is asked")
+        };
+        assert!(chosen < k, "not one of the closest: {chosen}");
+        match spread {
+            None => assert_eq!(chosen, 0),
+            Some(_) => near[chosen] += 1,
+        }
+        // In whatever order, it ends when it has asked those that any walk asks.
+        let (mut at, mut open) = (now + 2 * MS, asked);
+        while let Some(ask) = open.pop() {
+            at += MS;
+            walk.on_reply(&ask.peer.peer, all[..20].to_vec(), at);
+            open.extend(asks(&mut walk, at).0);
+        }
+        for ask in &first[1..] {
+            walk.on_reply(&ask.peer.peer, vec![], at);
+        }
+        assert_eq!(walk.storers().collect::<Vec<_>>(), all[..k].iter().map(|info| info.peer).collect::<Vec<_>>());
+        requests[usize::from(spread.is_some())] += walk.requests();
+    }
+    assert!(near.iter().all(|times| (25..=80).contains(times)), "{near:?} of {walks}");
+    assert_eq!(requests[0], requests[1]);
+}
+
+#[test]
 fn a_silent_peer_costs_its_path_a_hedge_and_its_late_answer_counts() {
     let now = Instant::now();
     let known = peers(6);
