@@ -54,6 +54,11 @@ fn dns(world: &TestWorld) -> SocketAddr {
     std::env::var("P2PSIP_TEST_DNS").map_or_else(|_| world.world.dns(), |at| at.parse().unwrap())
 }
 
+/// Whether no other test's gatekeeper is at the same zone.
+fn has_own_zone() -> bool {
+    std::env::var_os("P2PSIP_TEST_DNS").is_none()
+}
+
 /// The file with the key of its zone.
 fn key(world: &TestWorld) -> PathBuf {
     std::env::var_os("P2PSIP_TEST_KEY").map_or_else(|| world.world.dns_key().to_owned(), PathBuf::from)
@@ -204,10 +209,12 @@ fn a_lease_is_renewed_and_one_that_is_not_ends() {
     eventually("the dead one is gone", || !is_in_dns(&world, &dead));
     assert!(killed.elapsed() < Duration::from_secs(5 + 5), "lease + 5 s: {:?}", killed.elapsed());
     assert!(is_in_dns(&world, &stays));
-    // It is written down once the DNS has answered.
-    eventually("that was written down", || {
-        decisions(&world).decisions.iter().any(|decision| decision.verdict == GateVerdict::Reaped)
-    });
+    // It is written down once the DNS has answered, by the gatekeeper that came first if several share the zone.
+    if has_own_zone() {
+        eventually("that was written down", || {
+            decisions(&world).decisions.iter().any(|decision| decision.verdict == GateVerdict::Reaped)
+        });
+    }
     drop(keeper);
 }
 

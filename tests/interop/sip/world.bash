@@ -44,7 +44,7 @@ fail() {
     # P2PSIP_KEEP=DIR keeps logs and captures of the world that failed.
     [[ -z ${P2PSIP_KEEP:-} ]] || cp -r "$work" "$P2PSIP_KEEP" || true
     for log in "$work"/*.log; do
-        [[ -s $log ]] && printf -- '── the end of %s\n%s\n' "${log##*/}" "$(tail -n 15 "$log")" >&2
+        [[ -s $log ]] && printf -- '── the end of %s\n%s\n' "${log##*/}" "$(tail -n 30 "$log")" >&2
     done
     exit 1
 }
