@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::{Engine, Located, Output, context::Context, forward::may_form_a_dialog, tag};
+use super::{Engine, Located, Output, context::Context, decide::tag, forward::may_form_a_dialog};
 use crate::{
     name::InstanceId,
     proxy::{
         adapter::{Adapter, Admission, Answer, Change},
         fork::{Place, Target},
-        route::{self, Decision, Instance, Next, Origin, Plan},
+        route::{self, Decision, Instance, Next, Origin, Plan, Realm},
     },
     sip::{
         Message,
@@ -203,6 +203,19 @@ impl Engine {
         let phone = context.plan.phone.as_ref().filter(|_| may_form_a_dialog(&context.message))?;
         let to = context.source.way_back();
         Some(Adapter::record_route(phone, to.protocol, &self.sent_by(&to)?))
+    }
+}
+
+/// A response as it leaves, if it is one of our phones that gave it.
+pub(super) fn from_phone(
+    adapter: Option<&Adapter>,
+    phone: Option<InstanceId>,
+    message: Message,
+    realm: &Realm,
+) -> Message {
+    match (phone, adapter) {
+        (Some(phone), Some(adapter)) => adapter.response(&message, &phone, realm).unwrap_or(message),
+        _ => message,
     }
 }
 

@@ -4,11 +4,17 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    name::OverlayId,
-    proxy::fork::Place,
+    name::{OverlayId, PeerId},
+    proxy::{
+        fork::{Health, Patience, Place, Target},
+        route::Realm,
+        throttle::Rate,
+    },
     sip::{
+        Method,
         edit::Edit,
-        transport::{FlowId, via_host},
+        header::Name,
+        transport::{FlowId, Hop, Protocol, Remote},
         uri::SipUri,
     },
 };
