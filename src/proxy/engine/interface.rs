@@ -94,7 +94,7 @@ pub enum Located {
 /// What the engine wants done.
 #[derive(Debug, Clone)]
 pub enum Output {
-    /// Send these octets; if that fails, say [`Engine::transport_failed`].
+    /// Send these octets; if that fails, say [`Engine::transport_failed`](super::Engine::transport_failed).
     Send {
         /// Where to.
         to: Hop,
@@ -103,7 +103,7 @@ pub enum Output {
         /// What to say if it fails.
         token: Token,
     },
-    /// Find out where a request goes: [`Engine::located`].
+    /// Find out where a request goes: [`Engine::located`](super::Engine::located).
     Locate {
         /// The question.
         question: Question,
@@ -117,7 +117,7 @@ pub enum Output {
         /// How it does.
         health: Health,
     },
-    /// Find out whose peer the sender of a request is: [`Engine::identified`].
+    /// Find out whose peer the sender of a request is: [`Engine::identified`](super::Engine::identified).
     Identify {
         /// The question.
         question: Question,
@@ -128,14 +128,14 @@ pub enum Output {
     },
     /// A gatekeeper's probe has come: the value of its header.
     Probed(Vec<u8>),
-    /// Answer a REGISTER: [`Engine::respond`]. Only a [domain's](Engine::of_domain) engine says so.
+    /// Answer a REGISTER: [`Engine::respond`](super::Engine::respond). Only a [domain's](super::Engine::of_domain) engine says so.
     Register {
         /// Its transaction.
         server: ServerId,
         /// The request.
         message: Message,
     },
-    /// Write the routing record of an adapter's phone, or take it out: [`Engine::published`].
+    /// Write the routing record of an adapter's phone, or take it out: [`Engine::published`](super::Engine::published).
     Publish {
         /// The phone.
         instance: InstanceId,
