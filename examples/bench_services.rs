@@ -1,10 +1,10 @@
 //! How evenly the members of an overlay bear it that 1,000 clients look for relays, as JSON lines, one for each size.
 //!
-//! `cargo run --release --example bench_services [-- SIZE...]`, or `bench/services`, which draws it. The overlay is in
-//! memory under virtual time, and runs the machines that the real one runs. One member in four is a relay. Every client
-//! asks a member for a relay once in ten seconds, for some minutes, in three ways: all relays under one key; in the tree,
-//! where nobody remembers anything (cold); and in the tree, where members remember what they found for half a minute,
-//! and how deep the tree is (warm). Counted is every request of one member that another serves.
+//! `cargo run --release --example bench_services [-- SIZE[:SEED]...]`, or `bench/services`, which draws it. The overlay
+//! is in memory under virtual time, and runs the machines that the real one runs. One member in four is a relay. Every
+//! client asks a member for a relay once in ten seconds, for some minutes, in three ways: all relays under one key; in the
+//! tree, where nobody remembers anything (cold); and in the tree, where members remember what they found for half a
+//! minute, and how deep the tree is (warm). Counted is every request of one member that another serves.
 
 use std::{collections::BTreeMap, io::Write as _, sync::Arc, time::Duration};
 
@@ -42,11 +42,16 @@ const RENEWAL: Duration = Duration::from_secs(60);
 const LIFETIME: Duration = Duration::from_secs(180);
 
 fn main() -> Result<()> {
-    let sizes: Vec<usize> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
-    for size in if sizes.is_empty() { SIZES.to_vec() } else { sizes } {
-        let mut bench = Bench::new(size)?;
+    let sizes = std::env::args().skip(1).map(|text| {
+        let (size, seed) = text.split_once(':').unwrap_or((&text, "1"));
+        Ok((size.parse()?, seed.parse()?))
+    });
+    let sizes = sizes.collect::<Result<Vec<(usize, u64)>>>()?;
+    for (size, seed) in if sizes.is_empty() { SIZES.map(|size| (size, 1)).to_vec() } else { sizes } {
+        let mut bench = Bench::new(size, seed)?;
         let line = json!({
             "members": size,
+            "seed": seed,
             "relays": bench.relays,
             "single": bench.single_key()?,
             "cold": bench.tree(false)?,
@@ -68,10 +73,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(members: usize) -> Result<Self> {
+    fn new(members: usize, seed: u64) -> Result<Self> {
         let id = OverlayId::parse("p2psip.org")?;
         let descriptor = Descriptor::new(id, false, Policy::Open, None, Limits::default())?;
-        let config = MemoryConfig { members, ..MemoryConfig::default() };
+        let config = MemoryConfig { members, seed, ..MemoryConfig::default() };
         let overlay = MemoryOverlay::new(Arc::new(descriptor), config, UnixMs(1_700_000_000_000));
         let service = ServiceUri::parse("turn:p2psip.org")?;
         let (relays, depths) = (members.div_ceil(SHARE), BTreeMap::new());
