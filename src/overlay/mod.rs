@@ -18,6 +18,7 @@ pub mod placement;
 pub mod reach;
 pub mod redir;
 mod respond;
+mod scatter;
 pub mod socket;
 pub mod storer;
 pub mod swarm;

@@ -1,5 +1,7 @@
 //! Random numbers that follow from a seed.
 
+use crate::overlay::scatter::{GOLDEN, scatter};
+
 /// SplitMix64 (Steele, Lea and Flood, 2014): quick, and good enough to scatter peers.
 #[derive(Debug, Clone)]
 pub(super) struct Rng(u64);
@@ -10,11 +12,8 @@ impl Rng {
     }
 
     pub(super) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0 = self.0.wrapping_add(GOLDEN);
+        scatter(self.0)
     }
 
     /// A number under `limit`; 0 if that is 0.

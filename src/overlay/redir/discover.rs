@@ -11,7 +11,10 @@ use crate::{
     client::{LookupReply, Rejected, Verdict},
     clock::UnixMs,
     name::{BRANCHING, InstanceId, Interval, MAX_LEVEL, Position, TreeNode},
-    overlay::lookup::{LookupOutcome, MAX_REJECTED, TraceLine},
+    overlay::{
+        lookup::{LookupOutcome, MAX_REJECTED, TraceLine},
+        scatter::{GOLDEN, scatter},
+    },
     record::{Body, VerifiedRecord},
 };
 
@@ -25,8 +28,6 @@ const AT_A_TIME: usize = 8;
 const PER_NODE: usize = 4;
 /// How often a reader tries other tree nodes of the same level before it goes up.
 const RETRIES: u8 = 2;
-/// 2^64 divided by the golden ratio: multiples of it are spread evenly, however many they are.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// How many providers are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +210,7 @@ impl Discovery {
         if self.wanted != Wanted::All && self.retries < RETRIES {
             self.retries += 1;
             // Somewhere else every time, or all who go up from here would come from the same place.
-            self.random = mixed(self.random);
+            self.random = scatter(self.random.wrapping_add(GOLDEN));
             self.begin(self.wanted.count().saturating_sub(self.live(wall).count()));
         }
         while self.waiting.is_empty() {
@@ -288,14 +289,6 @@ impl Discovery {
             took,
         }
     }
-}
-
-/// Other 64 bits: a step of SplitMix64 (Steele, Lea and Flood, 2014).
-const fn mixed(random: u64) -> u64 {
-    let mut mixed = random.wrapping_add(GOLDEN);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 /// How many providers a reader who wants so many expects of a tree node.

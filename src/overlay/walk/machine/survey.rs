@@ -9,7 +9,7 @@ use super::{
     },
     Walk,
 };
-use crate::name::Distance;
+use crate::{name::Distance, overlay::scatter::scatter};
 
 /// What one look at all candidates tells.
 #[derive(Default)]
@@ -118,9 +118,5 @@ impl Walk {
 
 /// When the peer at this distance has its turn among others, in an order that follows from `spread`.
 fn turn(distance: &Distance, spread: u64) -> u64 {
-    // A step of SplitMix64 (Steele, Lea and Flood, 2014).
-    let mut mixed = distance.leading() ^ spread;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    scatter(distance.leading() ^ spread)
 }
