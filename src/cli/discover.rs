@@ -305,6 +305,7 @@ fn answers(provider: &ProviderView) -> Cell {
 mod tests {
     use super::*;
     use crate::{
+        cli::output::captured,
         clock::UnixMs,
         name::{OverlayId, PeerId},
         ops::outcome::RejectedView,
@@ -351,12 +352,7 @@ mod tests {
     }
 
     fn shown(common: &CommonArgs, outcome: &DiscoverOutcome) -> (u8, String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut io = Io::captured(&mut out, &mut err);
-        let env = Env::new("/");
-        let code = present(outcome, &mut Output::new(TOOL.name, common, &env, &mut io)).unwrap_or(99);
-        drop(io);
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        captured(TOOL.name, common, |output| present(outcome, output))
     }
 
     #[test]

@@ -352,7 +352,7 @@ fn listing(outcome: &CallOutcome) -> Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::Kind;
+    use crate::{cli::output::captured, kind::Kind};
 
     fn outcome(status: CallStatus) -> CallOutcome {
         CallOutcome {
@@ -376,12 +376,9 @@ mod tests {
     }
 
     fn shown(options: &CommonArgs, outcome: &CallOutcome) -> (String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut io = Io::captured(&mut out, &mut err);
-        let mut output = Output::new(TOOL.name, options, &Env::new("/"), &mut io);
-        present(outcome, Strokes::Unicode, &mut output).unwrap();
-        drop(output);
-        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        let show = |output: &mut Output<'_, '_>| present(outcome, Strokes::Unicode, output);
+        let (_, out, err) = captured(TOOL.name, options, show);
+        (out, err)
     }
 
     #[test]

@@ -293,7 +293,10 @@ fn listing(outcome: &JoinOutcome) -> Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::{OverlayId, PeerId};
+    use crate::{
+        cli::output::captured,
+        name::{OverlayId, PeerId},
+    };
 
     fn outcome() -> JoinOutcome {
         JoinOutcome {
@@ -315,10 +318,7 @@ mod tests {
     }
 
     fn shown(options: &CommonArgs) -> String {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut io = Io::captured(&mut out, &mut err);
-        present(&outcome(), &mut Output::new(TOOL.name, options, &Env::new("/"), &mut io)).unwrap();
-        String::from_utf8(out).unwrap()
+        captured(TOOL.name, options, |output| present(&outcome(), output)).1
     }
 
     #[test]

@@ -189,10 +189,7 @@ pub(super) fn drift(view: &PublicView, overlay: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{
-        args::CommonArgs,
-        io::{Env, Io},
-    };
+    use crate::cli::{args::CommonArgs, output::captured};
 
     fn question(text: &str, outcome: AnswerStatus, answer: &[&str]) -> StepView {
         StepView {
@@ -240,12 +237,7 @@ mod tests {
     }
 
     fn shown(options: CommonArgs, outcome: &LocateOutcome) -> (u8, String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut io = Io::captured(&mut out, &mut err);
-        let mut output = Output::new("p2p-lookup", &options, &Env::new("/"), &mut io);
-        let code = present(outcome, false, &mut output).unwrap();
-        drop(output);
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        captured("p2p-lookup", &options, |output| present(outcome, false, output))
     }
 
     #[test]

@@ -175,7 +175,7 @@ const fn word(step: Step) -> &'static str {
 mod tests {
     use super::*;
     use crate::{
-        cli::{args::CommonArgs, io::Io},
+        cli::{args::CommonArgs, output::captured},
         name::PeerId,
     };
 
@@ -209,12 +209,8 @@ mod tests {
     }
 
     fn shown(options: &CommonArgs, outcome: &PublicOutcome, is_first: bool) -> (String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut io = Io::captured(&mut out, &mut err);
-        let mut output = Output::new("p2p-register", options, &Env::new("/"), &mut io);
-        present(outcome, is_first, &mut output).unwrap();
-        drop(output);
-        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        let (_, out, err) = captured("p2p-register", options, |output| present(outcome, is_first, output));
+        (out, err)
     }
 
     #[test]

@@ -275,6 +275,7 @@ fn listing(outcome: &RegisterOutcome) -> Grid {
 mod tests {
     use super::*;
     use crate::{
+        cli::output::captured,
         clock::UnixMs,
         name::{InstanceId, PeerId},
         ops::outcome::{ContactView, RejectedView, Via},
@@ -318,12 +319,8 @@ mod tests {
     }
 
     fn shown(options: &CommonArgs, outcome: &RegisterOutcome, is_first: bool) -> (String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut io = Io::captured(&mut out, &mut err);
-        let mut output = Output::new(TOOL.name, options, &Env::new("/"), &mut io);
-        present(outcome, is_first, &mut output).unwrap();
-        drop(output);
-        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        let (_, out, err) = captured(TOOL.name, options, |output| present(outcome, is_first, output));
+        (out, err)
     }
 
     #[test]

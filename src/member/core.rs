@@ -348,7 +348,8 @@ impl Vicinity for Core {
     }
 }
 
-/// A lock. What it guards is whole even if a holder has panicked: it is changed by single calls only.
+/// A lock. What it guards is used on even if a holder has panicked: it is changed by single calls only, and an engine that
+/// has lost one request serves the others.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

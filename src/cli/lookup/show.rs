@@ -202,10 +202,7 @@ fn certificate(record: &RecordView) -> Cell {
 mod tests {
     use super::*;
     use crate::{
-        cli::{
-            args::CommonArgs,
-            io::{Env, Io},
-        },
+        cli::{args::CommonArgs, output::captured},
         clock::UnixMs,
         name::{InstanceId, OverlayId, PeerId},
         ops::outcome::{OfferView, RejectedView},
@@ -251,12 +248,7 @@ mod tests {
     }
 
     fn shown(options: CommonArgs, outcome: &LookupOutcome) -> (u8, String, String) {
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut io = Io::captured(&mut out, &mut err);
-        let mut output = Output::new("p2p-lookup", &options, &Env::new("/"), &mut io);
-        let code = present(outcome, false, &mut output).unwrap();
-        drop(output);
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        captured("p2p-lookup", &options, |output| present(outcome, false, output))
     }
 
     fn short() -> CommonArgs {

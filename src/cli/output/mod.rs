@@ -290,6 +290,20 @@ impl Drop for Output<'_, '_> {
     }
 }
 
+/// What `show` comes to where there is no terminal, and what it writes on standard output and on standard error.
+#[cfg(test)]
+pub(super) fn captured<T>(
+    tool: &'static str,
+    options: &CommonArgs,
+    show: impl FnOnce(&mut Output<'_, '_>) -> Result<T, Stop>,
+) -> (T, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut io = Io::captured(&mut out, &mut err);
+    let result = show(&mut Output::new(tool, options, &Env::new("/"), &mut io)).unwrap();
+    drop(io);
+    (result, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
 /// A span in words, to two units: `58 min 20 s`, `2 h 5 min`, `3 d`. Less than a second is `0 s`.
 pub(super) fn span(milliseconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -26,7 +26,12 @@ use super::{
 use crate::{
     client::{ProxyStatus, Verdict, gatekeeper::PublicationStatus},
     dns::locate::Locator,
-    member::{USUAL_AGE, adapter::Publisher, core::Core, gatekeeper::Inbox},
+    member::{
+        USUAL_AGE,
+        adapter::Publisher,
+        core::{Core, lock},
+        gatekeeper::Inbox,
+    },
     name::{Aor, InstanceId, PeerId, ResourceName, Service},
     overlay::redir::Wanted,
     proxy::{
@@ -493,11 +498,6 @@ impl Alarm {
     fn micros(&self, due: Instant) -> u64 {
         u64::try_from(due.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX - 1)
     }
-}
-
-/// A lock. What it holds is used on even if a holder has panicked: an engine that lost one request serves the others.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
