@@ -60,6 +60,13 @@ pub fn text(octets: &[u8]) -> Option<&str> {
     std::str::from_utf8(octets).ok()
 }
 
+/// What stands before and after the first such octet, an ASCII one. A plain loop: the texts are short, and a search for
+/// any `char` takes longer to begin than they take to read.
+pub fn split_once(text: &str, octet: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|other| other == octet)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
 /// A decimal number of digits alone, leading zeros allowed; what does not fit is the largest number.
 pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -209,8 +216,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a token; `None` if there is none.
-    pub fn token(&mut self) -> Option<&'a str> {
-        text(self.take_while(is_token)).filter(|token| !token.is_empty())
+    pub fn token(&mut self) -> Option<&'a [u8]> {
+        Some(self.take_while(is_token)).filter(|token| !token.is_empty())
+    }
+
+    /// Reads a token for who keeps it as text.
+    pub fn token_text(&mut self) -> Option<&'a str> {
+        text(self.token()?)
     }
 
     /// Reads a parameter's value, quoted (and then with its quotes) or not.

@@ -9,10 +9,10 @@ use std::fmt;
 
 pub use self::{equivalence::MAX_COMPARED, escape::unescape, host::Host, params::UriParams};
 use self::{
-    escape::{is_escaped, is_header, is_password, is_user},
+    escape::{Part, is_escaped},
     host::host_and_port,
 };
-use super::ParseError;
+use super::{ParseError, scan};
 
 /// A URI of any scheme, without surrounding brackets or white space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl<'a> Uri<'a> {
     /// # Errors
     /// [`ParseError::Uri`]: no scheme, a character that no URI has, or a SIP URI that is not one by RFC 3261 §25.1.
     pub fn parse(text: &'a str) -> Result<Self, ParseError> {
-        let (scheme, rest) = text.split_once(':').ok_or(ParseError::Uri("it has no scheme"))?;
+        let (scheme, rest) = scan::split_once(text, b':').ok_or(ParseError::Uri("it has no scheme"))?;
         if scheme.eq_ignore_ascii_case("sip") {
             return SipUri::after_scheme(text, rest, false).map(Self::Sip).map_err(ParseError::Uri);
         }
@@ -127,28 +127,23 @@ impl<'a> SipUri<'a> {
     fn after_scheme(text: &'a str, rest: &'a str, secure: bool) -> Result<Self, &'static str> {
         // Neither parameters nor headers have an unescaped '@', so the first one ends the user part, which may well
         // have semicolons and question marks of its own.
-        let (userinfo, rest) = match memchr::memchr(b'@', rest.as_bytes()).and_then(|at| rest.split_at_checked(at)) {
-            Some((userinfo, rest)) => (Some(userinfo), rest.get(1..).unwrap_or_default()),
-            None => (None, rest),
-        };
-        let (user, password) = match userinfo.map(|info| info.split_once(':').ok_or(info)) {
+        let (userinfo, rest) = scan::split_once(rest, b'@').map_or((None, rest), |(info, rest)| (Some(info), rest));
+        let (user, password) = match userinfo.map(|info| scan::split_once(info, b':').ok_or(info)) {
             None => (None, None),
             Some(Err(user)) => (Some(user), None),
             Some(Ok((user, password))) => (Some(user), Some(password)),
         };
-        if user.is_some_and(|user| user.is_empty() || !is_escaped(user, is_user)) {
+        if user.is_some_and(|user| user.is_empty() || !is_escaped(user, Part::User)) {
             return Err("its user part is empty or has a character that must be escaped");
         }
-        if password.is_some_and(|password| !is_escaped(password, is_password)) {
+        if password.is_some_and(|password| !is_escaped(password, Part::Password)) {
             return Err("its password has a character that must be escaped");
         }
         let end = rest.bytes().position(|octet| matches!(octet, b';' | b'?')).unwrap_or(rest.len());
         let (host_port, rest) = rest.split_at_checked(end).unwrap_or((rest, ""));
         let (host, port) = host_and_port(host_port)?;
-        let (params, headers) = match rest.split_once('?') {
-            Some((params, headers)) => (params, Some(headers)),
-            None => (rest, None),
-        };
+        let (params, headers) =
+            scan::split_once(rest, b'?').map_or((rest, None), |(params, headers)| (params, Some(headers)));
         let params = UriParams::parse(params)?;
         if headers.is_some_and(|headers| !is_headers(headers)) {
             return Err("its headers are not name=value pairs");
@@ -200,7 +195,7 @@ impl fmt::Display for SipUri<'_> {
 fn is_headers(text: &str) -> bool {
     text.split('&').all(|header| {
         header.split_once('=').is_some_and(|(name, value)| {
-            !name.is_empty() && is_escaped(name, is_header) && is_escaped(value, is_header)
+            !name.is_empty() && is_escaped(name, Part::Header) && is_escaped(value, Part::Header)
         })
     })
 }

@@ -22,7 +22,7 @@ impl<'a> Credentials<'a> {
     pub(in crate::sip) fn parse(value: &'a [u8]) -> Result<Self, &'static str> {
         let mut cursor = Cursor::new(value);
         cursor.skip_lws();
-        let scheme = cursor.token().ok_or("it names no scheme")?;
+        let scheme = cursor.token_text().ok_or("it names no scheme")?;
         cursor.skip_lws();
         let raw = cursor.rest();
         while !cursor.is_empty() {
@@ -54,7 +54,7 @@ impl<'a> Credentials<'a> {
 
 /// Reads one `name=value` and the comma after it.
 fn read<'a>(cursor: &mut Cursor<'a>) -> Result<Param<'a>, &'static str> {
-    let name = cursor.token().ok_or("a parameter has no name")?;
+    let name = cursor.token_text().ok_or("a parameter has no name")?;
     if !cursor.separator(b'=') {
         return Err("a parameter has no value");
     }

@@ -18,11 +18,11 @@ impl<'a> CSeq<'a> {
     /// Reads the value of CSeq.
     pub(in crate::sip) fn parse(value: &'a [u8]) -> Result<Self, &'static str> {
         let mut cursor = Cursor::new(value);
-        let number = cursor.token().and_then(|digits| scan::number(digits.as_bytes())).ok_or("it has no number")?;
+        let number = cursor.token().and_then(scan::number).ok_or("it has no number")?;
         let number = u32::try_from(number).ok().filter(|number| *number < 1 << 31);
         let number = number.ok_or("its number is 2^31 or more")?;
         cursor.skip_lws();
-        let method = cursor.token().ok_or("it has no method")?;
+        let method = cursor.token_text().ok_or("it has no method")?;
         if !cursor.is_empty() {
             return Err("something follows its method");
         }

@@ -38,13 +38,18 @@ impl<'a> Params<'a> {
 
     /// All parameters in their order.
     pub fn iter(&self) -> impl Iterator<Item = Param<'a>> + Clone + use<'a> {
+        self.pairs().filter_map(|(name, value)| Some(Param { name: scan::text(name)?, value }))
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = Pair<'a>> + Clone + use<'a> {
         let mut cursor = Cursor::new(self.raw);
         std::iter::from_fn(move || read(&mut cursor).ok())
     }
 
     /// The first parameter of this name.
     pub fn get(&self, name: &str) -> Option<Param<'a>> {
-        self.iter().find(|param| param.name.eq_ignore_ascii_case(name))
+        let (name, value) = self.pairs().find(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()))?;
+        Some(Param { name: scan::text(name)?, value })
     }
 
     /// Whether there is a parameter of this name, with a value or without.
@@ -63,8 +68,11 @@ impl<'a> Params<'a> {
     }
 }
 
+/// Name and value.
+type Pair<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// Reads one `;name[=value]`.
-fn read<'a>(cursor: &mut Cursor<'a>) -> Result<Param<'a>, &'static str> {
+fn read<'a>(cursor: &mut Cursor<'a>) -> Result<Pair<'a>, &'static str> {
     if !cursor.separator(b';') {
         return Err("something other than a parameter follows its value");
     }
@@ -74,7 +82,7 @@ fn read<'a>(cursor: &mut Cursor<'a>) -> Result<Param<'a>, &'static str> {
     } else {
         None
     };
-    Ok(Param { name, value })
+    Ok((name, value))
 }
 
 #[cfg(test)]

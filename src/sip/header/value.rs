@@ -16,7 +16,7 @@ impl<'a> Event<'a> {
     /// Reads the value of Event.
     pub(in crate::sip) fn parse(value: &'a [u8]) -> Result<Self, &'static str> {
         let mut cursor = Cursor::new(value);
-        let package = cursor.token().ok_or("it names no event package")?;
+        let package = cursor.token_text().ok_or("it names no event package")?;
         Ok(Self { package, params: Params::parse(cursor.rest())? })
     }
 }
@@ -36,11 +36,11 @@ impl<'a> MediaType<'a> {
     /// Reads the value of Content-Type.
     pub(in crate::sip) fn parse(value: &'a [u8]) -> Result<Self, &'static str> {
         let mut cursor = Cursor::new(value);
-        let kind = cursor.token().ok_or("it names no type")?;
+        let kind = cursor.token_text().ok_or("it names no type")?;
         if !cursor.separator(b'/') {
             return Err("no '/' follows the type");
         }
-        let subtype = cursor.token().ok_or("it names no subtype")?;
+        let subtype = cursor.token_text().ok_or("it names no subtype")?;
         Ok(Self { kind, subtype, params: Params::parse(cursor.rest())? })
     }
 
@@ -63,7 +63,7 @@ impl<'a> RetryAfter<'a> {
     /// Reads the value of Retry-After; its comment is skipped.
     pub(in crate::sip) fn parse(value: &'a [u8]) -> Result<Self, &'static str> {
         let mut cursor = Cursor::new(value);
-        let seconds = cursor.token().and_then(|digits| scan::number(digits.as_bytes())).ok_or("it has no seconds")?;
+        let seconds = cursor.token().and_then(scan::number).ok_or("it has no seconds")?;
         cursor.skip_lws();
         while cursor.peek() == Some(b'(') {
             let length = scan::comment_len(cursor.rest()).ok_or("its comment is not closed")?;

@@ -30,13 +30,13 @@ impl<'a> Via<'a> {
     pub(in crate::sip) fn parse(raw: &'a [u8]) -> Result<Self, &'static str> {
         let mut cursor = Cursor::new(raw);
         let name = cursor.token().ok_or("it has no protocol")?;
-        if !name.eq_ignore_ascii_case("SIP") || !cursor.separator(b'/') {
+        if !name.eq_ignore_ascii_case(b"SIP") || !cursor.separator(b'/') {
             return Err("its protocol is not SIP");
         }
-        if cursor.token() != Some("2.0") || !cursor.separator(b'/') {
+        if cursor.token() != Some(b"2.0") || !cursor.separator(b'/') {
             return Err("its version is not 2.0");
         }
-        let transport = cursor.token().ok_or("it has no transport")?;
+        let transport = cursor.token_text().ok_or("it has no transport")?;
         let before = cursor.rest().len();
         cursor.skip_lws();
         if cursor.rest().len() == before {

@@ -31,45 +31,83 @@ const fn hex(digit: u8) -> u8 {
     }
 }
 
-/// `unreserved` of RFC 3261 §25.1.
-const fn is_unreserved(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')')
+/// A part of a SIP URI by what may stand in it unescaped, as a bit of [`CLASS`].
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Part {
+    /// `user`, and `#`, which phones send as they dial it.
+    User = 1,
+    /// `password`.
+    Password = 2,
+    /// `paramchar`.
+    Param = 4,
+    /// `hnv-unreserved` and `unreserved`.
+    Header = 8,
 }
 
-/// `user`, and `#`, which phones send as they dial it.
-pub(super) const fn is_user(octet: u8) -> bool {
-    is_unreserved(octet) || matches!(octet, b'&' | b'=' | b'+' | b'$' | b',' | b';' | b'?' | b'/' | b'#')
+/// In which parts each octet stands for itself.
+const CLASS: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let (user, password, param, header) =
+        (Part::User as u8, Part::Password as u8, Part::Param as u8, Part::Header as u8);
+    let mut classes = [0; 256];
+    let mut octet = 0_u8;
+    while octet < 127 {
+        classes[octet as usize] = match octet {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => user | password | param | header,
+            // `mark`: with letters and digits it makes `unreserved`.
+            b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')' => user | password | param | header,
+            b'+' | b'$' => user | password | param | header,
+            b'&' => user | password | param,
+            b'=' | b',' => user | password,
+            b'/' => user | param | header,
+            b'?' => user | header,
+            b';' | b'#' => user,
+            b'[' | b']' | b':' => param | header,
+            _ => 0,
+        };
+        octet += 1;
+    }
+    classes
 }
 
-/// `password`.
-pub(super) const fn is_password(octet: u8) -> bool {
-    is_unreserved(octet) || matches!(octet, b'&' | b'=' | b'+' | b'$' | b',')
-}
-
-/// `paramchar`.
-pub(super) const fn is_param(octet: u8) -> bool {
-    is_unreserved(octet) || matches!(octet, b'[' | b']' | b'/' | b':' | b'&' | b'+' | b'$')
-}
-
-/// `hnv-unreserved` and `unreserved`.
-pub(super) const fn is_header(octet: u8) -> bool {
-    is_unreserved(octet) || matches!(octet, b'[' | b']' | b'/' | b'?' | b':' | b'+' | b'$')
-}
-
-/// Whether a text has only such octets and well-formed escapes.
-pub(super) fn is_escaped(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
+/// Whether a text has only octets that may stand in this part, and well-formed escapes.
+pub(super) fn is_escaped(text: &str, part: Part) -> bool {
     let mut octets = text.bytes();
     while let Some(octet) = octets.next() {
-        let good = match octet {
-            b'%' => {
-                octets.next().is_some_and(|c| c.is_ascii_hexdigit())
-                    && octets.next().is_some_and(|c| c.is_ascii_hexdigit())
-            }
-            octet => allowed(octet),
-        };
+        let good = CLASS[usize::from(octet)] & part as u8 != 0
+            || octet == b'%'
+                && octets.next().is_some_and(|digit| digit.is_ascii_hexdigit())
+                && octets.next().is_some_and(|digit| digit.is_ascii_hexdigit());
         if !good {
             return false;
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_has_the_characters_of_its_rule() {
+        let rules = [
+            (Part::User, "-_.!~*'()&=+$,;?/#"),
+            (Part::Password, "-_.!~*'()&=+$,"),
+            (Part::Param, "-_.!~*'()[]/:&+$"),
+            (Part::Header, "-_.!~*'()[]/?:+$"),
+        ];
+        for (part, rule) in rules {
+            for octet in (0..=u8::MAX).filter(u8::is_ascii).map(char::from) {
+                let allowed = octet.is_ascii_alphanumeric() || rule.contains(octet);
+                assert_eq!(is_escaped(&octet.to_string(), part), allowed, "{part:?} {octet:?}");
+            }
+            assert!(is_escaped("a%2fB%C3", part) && is_escaped("", part));
+            for wrong in ["%", "%2", "%2g", "%%20", "\u{e9}"] {
+                assert!(!is_escaped(wrong, part), "{part:?} {wrong}");
+            }
+        }
+    }
 }

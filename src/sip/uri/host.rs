@@ -124,7 +124,7 @@ pub(super) fn host_and_port(text: &str) -> Result<(Host<'_>, Option<u16>), &'sta
     // The port's colon comes after the brackets of an IPv6 address.
     let colon = match text.strip_prefix('[') {
         Some(_) => text.find(']').map(|end| end + 1).filter(|end| *end < text.len()),
-        None => text.find(':'),
+        None => text.bytes().position(|octet| octet == b':'),
     };
     let (host, port) = match colon.and_then(|colon| text.split_at_checked(colon)) {
         Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or("something follows its IPv6 address")?)),

@@ -1,6 +1,7 @@
 //! The parameters of a SIP URI (RFC 3261 §19.1.1).
 
-use super::escape::{is_escaped, is_param};
+use super::escape::{Part, is_escaped};
+use crate::sip::scan;
 
 /// The parameters of a SIP URI: `;name=value;name`, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,7 +14,7 @@ impl<'a> UriParams<'a> {
         }
         for (name, value) in pairs(raw) {
             let empty = name.is_empty() || value.is_some_and(str::is_empty);
-            if empty || !is_escaped(name, is_param) || !value.is_none_or(|value| is_escaped(value, is_param)) {
+            if empty || !is_escaped(name, Part::Param) || !value.is_none_or(|value| is_escaped(value, Part::Param)) {
                 return Err("a parameter is empty or has a character that must be escaped");
             }
         }
@@ -42,8 +43,12 @@ impl<'a> UriParams<'a> {
 }
 
 fn pairs<'a>(params: &'a str) -> impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone + use<'a> {
-    params.split(';').skip(1).map(|param| match param.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
-        None => (param, None),
+    let mut rest = params.strip_prefix(';');
+    std::iter::from_fn(move || {
+        let params = rest?;
+        let (param, after) =
+            scan::split_once(params, b';').map_or((params, None), |(param, after)| (param, Some(after)));
+        rest = after;
+        Some(scan::split_once(param, b'=').map_or((param, None), |(name, value)| (name, Some(value))))
     })
 }
