@@ -220,7 +220,7 @@ impl Member {
         // Its end closes the listeners: whoever starts a member next may want the same port. That it was cancelled
         // is no news.
         let _ = (&mut self.swarm).await;
-        self.core.flush().await;
+        self.core.close_stores().await;
     }
 
     /// Ends the member as SIGKILL would: nothing is flushed, nobody told. For tests of churn.

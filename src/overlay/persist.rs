@@ -215,7 +215,12 @@ impl Persist {
         let writer = Writer { shared: Arc::clone(&shared), database: Some(database), reopen };
         let writer = thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || {
+                // Dropped last, when the file is closed, and also if redb panics on a file that was damaged under it:
+                // whoever waits must learn of it.
+                let _obituary = Obituary(Arc::clone(&writer.shared));
+                writer.run();
+            })
             .map_err(|error| PersistError::Io { path: shared.path.clone(), why: error.to_string() })?;
         Ok(Self { shared, writer: Some(writer) })
     }
@@ -276,12 +281,20 @@ impl Persist {
         self.shared.lock().pending.len()
     }
 
-    /// Writes what is pending and ends the thread. Dropping does the same and keeps quiet about failures.
+    /// Writes what is pending, ends the thread and lets go of the file, at most within `limit` each: whoever opens it
+    /// next finds it free. Changes that come later go nowhere. Dropping does the same without a limit, and keeps quiet
+    /// about failures.
     ///
     /// # Errors
     /// As [`Persist::flush`].
-    pub fn close(self, limit: Duration) -> Result<(), PersistError> {
-        self.flush(limit)
+    pub fn close(&self, limit: Duration) -> Result<(), PersistError> {
+        let flushed = self.flush(limit);
+        let mut state = self.shared.lock();
+        state.stopping = true;
+        self.shared.work.notify_one();
+        // A writer that a disk holds up past the limit lets go when the disk lets go of it.
+        drop(self.shared.done.wait_timeout_while(state, limit, |state| !state.ended));
+        flushed
     }
 
     fn stopped(&self) -> PersistError {
@@ -311,8 +324,6 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        // Dropped last, and also if redb panics on a file that was damaged under it: whoever waits must learn of it.
-        let _obituary = Obituary(Arc::clone(&self.shared));
         let mut pause = MIN_PAUSE;
         while let Some((batch, accepted)) = self.collect() {
             let outcome = self.commit(&batch);

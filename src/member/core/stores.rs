@@ -89,17 +89,18 @@ impl Core {
         }
     }
 
-    /// Waits until what is held is on disk.
-    pub(in crate::member) async fn flush(self: &Arc<Self>) {
+    /// Waits until what is held is on disk and the files are free for whoever wants them next, although tasks that end
+    /// may still hold on to this.
+    pub(in crate::member) async fn close_stores(self: &Arc<Self>) {
         let core = self.clone();
-        let flushed = tokio::task::spawn_blocking(move || {
+        let closed = tokio::task::spawn_blocking(move || {
             for store in [&core.stores.records, &core.stores.kept].into_iter().flatten() {
-                if let Err(error) = store.flush(FLUSH_TIMEOUT) {
+                if let Err(error) = store.close(FLUSH_TIMEOUT) {
                     tracing::error!(%error, "records may be lost");
                 }
             }
         });
         // A panic in there has been reported already.
-        let _ = flushed.await;
+        let _ = closed.await;
     }
 }
