@@ -208,7 +208,7 @@ impl Search<'_> {
                 // Where it begins matters to nobody who asks once; that not everybody begins there does.
                 let random = network.peer().position().leading();
                 let uri = ServiceUri::new(service, self.overlay.clone());
-                let outcome = reader.discover(&uri, Discovery::new(wanted, None, START_LEVEL, random)).await;
+                let outcome = reader.discover(&uri, Discovery::new(wanted, None, START_LEVEL.into(), random)).await;
                 let (found, complete, nodes) = (outcome.reply, outcome.complete, outcome.nodes);
                 Ok((ServicesReply { found, complete, nodes, age_ms: 0 }, Via::Walk))
             }

@@ -223,7 +223,7 @@ impl Lookups {
                 let walked = match name {
                     ResourceName::Service(service) => {
                         let reader = TreeReader { network, vicinity: entries, config, trust };
-                        reader.discover(service, Discovery::new(Wanted::All, None, 0, 0)).await.into()
+                        reader.discover(service, Discovery::new(Wanted::All, None, 0.0, 0)).await.into()
                     }
                     name => drive::lookup(network, name.clone(), entries.clone(), None, config, trust).await,
                 };

@@ -7,6 +7,7 @@ use std::{
 
 use serde_bytes::ByteBuf;
 
+use super::nearest;
 use crate::{
     client::{LookupReply, Rejected, Verdict},
     clock::UnixMs,
@@ -128,18 +129,17 @@ pub struct ServicesOutcome {
 impl Discovery {
     /// A discovery. `depth` is where providers are usually listed ([`ServicesOutcome::depth`] of an earlier one), `start`
     /// the level to begin with where that is not known, and `random` any 64 bits, which decide where it begins.
-    pub fn new(wanted: Wanted, depth: Option<f64>, start: u8, random: u64) -> Self {
+    pub fn new(wanted: Wanted, depth: Option<f64>, start: f64, random: u64) -> Self {
         let level = match wanted {
             Wanted::All => 0.0,
-            // One level above the usual depth most nodes have a provider, and further up they have several.
-            Wanted::Some(count) => depth.map_or(f64::from(start), |depth| depth - 1.0) - levels(per_node(count)),
+            Wanted::Some(count) => level_for_one(count, depth, start) - levels(per_node(count)),
         };
         let mut discovery = Self {
             wanted,
             waiting: VecDeque::new(),
             asked: BTreeSet::new(),
             glanced: BTreeSet::new(),
-            level: (level.round() as u8).min(MAX_LEVEL),
+            level: nearest(level),
             random,
             points: 0,
             retries: 0,
@@ -294,6 +294,16 @@ impl Discovery {
 /// How many providers a reader who wants so many expects of a tree node.
 fn per_node(count: usize) -> usize {
     count.clamp(1, PER_NODE)
+}
+
+/// Where a reader begins who wants `count`, but for what several take.
+///
+/// One level above the usual depth most nodes have a provider. Where few of many members are providers, that level has
+/// so few nodes that their storers bear too much: whoever wants only one then begins on the usual depth itself, where
+/// about every other node has none, which takes a glance to see.
+fn level_for_one(count: usize, depth: Option<f64>, start: f64) -> f64 {
+    let Some(depth) = depth else { return start };
+    if count > 1 { depth - 1.0 } else { depth.min(start.ceil()).max(depth - 1.0) }
 }
 
 /// How many levels above one where nodes have one provider they have so many.
