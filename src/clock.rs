@@ -37,6 +37,11 @@ impl UnixMs {
     }
 }
 
+/// A span in milliseconds, to the microsecond: finer than that nothing is measured here.
+pub fn ms(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
 impl fmt::Display for UnixMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -26,6 +26,7 @@ use super::{
     tool::{self, Example, Tool, ToolArgs},
 };
 use crate::{
+    clock::ms,
     identity::Home,
     kind::Kind,
     lab::{DomainView, Figure, FigureOutcome, FigureStatus, LabError, LabOptions, World},
@@ -157,7 +158,7 @@ async fn up(options: LabOptions, output: &mut Output<'_, '_>, ending: Ending) ->
     if output.format() == Format::Json {
         let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into()));
         let variables: serde_json::Map<String, serde_json::Value> = pairs.collect();
-        let (members, elapsed_ms) = (world.members().len(), milliseconds(began.elapsed()));
+        let (members, elapsed_ms) = (world.members().len(), ms(began.elapsed()));
         output.json(&Up { status: "up", members, environment: variables, domains: world.domains(), elapsed_ms })?;
     } else {
         for (name, value) in &environment {
@@ -277,14 +278,10 @@ async fn tour(options: LabOptions, strokes: Strokes, output: &mut Output<'_, '_>
         output.heading(&summary)?;
         output.note("to use such a world yourself: p2p-lab up");
     } else {
-        let (started_ms, elapsed_ms) = (milliseconds(started), milliseconds(began.elapsed()));
+        let (started_ms, elapsed_ms) = (ms(started), ms(began.elapsed()));
         output.json(&Tour { status, members, started_ms, elapsed_ms, figures, steps })?;
     }
     Ok(u8::from(status != "ok"))
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 fn introduce(world: &World, started: Duration, output: &mut Output<'_, '_>) -> Result<(), Stop> {
@@ -425,7 +422,7 @@ async fn play(scene: Scene, output: &mut Output<'_, '_>) -> Result<Played, Stop>
     if visible && !right {
         output.warn(&format!("exit code {exit} instead of {}, or not the records expected", scene.expected));
     }
-    Ok(Played { command, exit, expected: scene.expected, right, elapsed_ms: milliseconds(elapsed), outcome })
+    Ok(Played { command, exit, expected: scene.expected, right, elapsed_ms: ms(elapsed), outcome })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
     sip::{ALICE, BOB, BOB_OUTSIDE, PROXY_PEER},
 };
 use crate::{
+    clock::ms,
     ops::{
         call::{CallOutcome, CallStatus},
         flow::{self, FlowView, PartyView},
@@ -306,7 +307,7 @@ impl World {
             None => None,
         };
         tokio::time::sleep(SETTLE).await;
-        let elapsed_ms = began.elapsed().as_secs_f64() * 1e3;
+        let elapsed_ms = ms(began.elapsed());
         let (heard, inquiries) = self.sip.recorder.heard();
         let expected = figure.expected();
         let inquiries = worth_telling(inquiries, &expected, &heard);

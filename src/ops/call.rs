@@ -1,11 +1,12 @@
 //! What became of a test call, as `p2p-invite` and `p2p-answer` tell it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
 use super::flow::FlowView;
 use crate::{
+    clock::ms,
     kind::Kind,
     sip::transport::Hop,
     ua::{Event, Failure, Side},
@@ -145,7 +146,7 @@ impl Tracker {
 
     /// Takes an event in. `failure` is what stopped the call where SIP does not say.
     pub(super) fn event(&mut self, event: &Event, failure: Option<Kind>, now: Instant) -> Option<CallProgress> {
-        let since = milliseconds(now.saturating_duration_since(self.began));
+        let since = ms(now.saturating_duration_since(self.began));
         let outcome = &mut self.outcome;
         let (status, what) = match event {
             Event::Incoming { from, uri, .. } => (None, format!("call from {from} for {uri}")),
@@ -179,7 +180,7 @@ impl Tracker {
                 return None;
             }
             Event::Ended { by, fault } => {
-                outcome.talked_ms = self.answered.map(|at| milliseconds(now.saturating_duration_since(at)));
+                outcome.talked_ms = self.answered.map(|at| ms(now.saturating_duration_since(at)));
                 (outcome.ended_by, outcome.fault) = (Some(word(*by)), fault.clone());
                 if self.answered.is_none() {
                     outcome.status = CallStatus::Cancelled;
@@ -199,7 +200,7 @@ impl Tracker {
 
     /// The outcome, once the last event has been taken in.
     pub(super) fn finish(mut self, flow: Option<FlowView>, now: Instant) -> CallOutcome {
-        self.outcome.elapsed_ms = milliseconds(now.saturating_duration_since(self.began));
+        self.outcome.elapsed_ms = ms(now.saturating_duration_since(self.began));
         self.outcome.flow = flow;
         self.outcome
     }
@@ -228,8 +229,4 @@ fn failed(why: &Failure, rang: bool, failure: Option<Kind>) -> (CallStatus, Opti
         _ => why.to_string(),
     };
     (status, Some(why))
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

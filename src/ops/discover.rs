@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     client::{PeerInfo, Rejected, Services, ServicesReply, Status, Verdict},
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     name::{OverlayId, PeerId, ResourceName, Service, ServiceUri},
     overlay::{
         drive::TreeReader,
@@ -76,7 +76,7 @@ pub async fn discover(access: &Access, request: &DiscoverRequest) -> Result<Disc
             probe::rank(&mut service.providers);
         }
     }
-    outcome.elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
+    outcome.elapsed_ms = ms(started.elapsed());
     Ok(outcome)
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use serde::Serialize;
 
+use crate::clock::ms;
 use crate::sip::{
     Message,
     capture::Captured,
@@ -140,7 +141,7 @@ pub(super) fn view(
             flow.parties.push(PartyView { name, address: remote.to_string() });
         }
         let (from, to) = if captured.sent { (0, nth + 1) } else { (nth + 1, 0) };
-        let at_ms = captured.at.saturating_duration_since(began).as_secs_f64() * 1e3;
+        let at_ms = ms(captured.at.saturating_duration_since(began));
         let again = !seen.insert(&captured.bytes);
         flow.messages.push(view_of(message, at_ms, (from, to), captured.protocol, again));
     }
@@ -159,7 +160,7 @@ pub fn between(parties: &[(&str, PartyView)], heard: &[Heard], inquiries: &[Inqu
     }
     let column = |name: &str| names.iter().position(|known| *known == name).unwrap_or_default();
     let began = heard.iter().map(|heard| heard.at).chain(inquiries.iter().map(|inquiry| inquiry.at)).min();
-    let since = |at: Instant| at.saturating_duration_since(began.unwrap_or(at)).as_secs_f64() * 1e3;
+    let since = |at: Instant| ms(at.saturating_duration_since(began.unwrap_or(at)));
     let mut seen: HashSet<&[u8]> = HashSet::new();
     let messages = heard.iter().filter_map(|heard| {
         let message = Message::parse(heard.bytes.clone()).ok()?;
@@ -173,7 +174,7 @@ pub fn between(parties: &[(&str, PartyView)], heard: &[Heard], inquiries: &[Inqu
         whom: inquiry.whom,
         question: inquiry.question.clone(),
         answer: inquiry.answer.clone(),
-        took_ms: inquiry.took.as_secs_f64() * 1e3,
+        took_ms: ms(inquiry.took),
     });
     let view = |name: &&str| match parties.iter().find(|(known, _)| known == name) {
         Some((_, view)) => view.clone(),

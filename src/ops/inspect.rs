@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     client::{Call, Closest, Events, Held, PeerInfo, Status, StatusReply},
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     name::PeerId,
     overlay::socket::{SocketClient, SocketError},
 };
@@ -152,14 +152,13 @@ pub async fn ping(access: &Access, target: &str) -> Result<PingOutcome, OpsError
     for _ in 0..PINGS {
         rtt = rtt.min(ask().await?.1);
     }
-    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
     Ok(PingOutcome {
         status: "answered",
         peer: info.peer,
         addresses: info.addresses.clone(),
         version: reply.version,
-        connect_ms: milliseconds(connect),
-        rtt_ms: milliseconds(rtt),
+        connect_ms: ms(connect),
+        rtt_ms: ms(rtt),
     })
 }
 

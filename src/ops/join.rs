@@ -12,6 +12,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{Access, OpsError, access::Known, outcome::JoinOutcome};
 use crate::{
+    clock::ms,
     dns::{
         Family, TsigKey,
         locate::{Locator, Options, Transport, has_no_route},
@@ -173,7 +174,7 @@ async fn serve(
         metrics: metrics.as_ref().map(|server| format!("http://{}/metrics", server.address())),
         peers: status.peers,
         restored: member.restored(),
-        elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+        elapsed_ms: ms(started.elapsed()),
     });
     shutdown.await;
     if let Some(proxy) = proxy {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     client::Status,
+    clock::ms,
     dns::{
         self, Origin, Resolver,
         locate::{Finding, Host, Location, Locator, Options, Query, Step, Target, Transport, Verdict, has_no_route},
@@ -310,7 +311,7 @@ fn outcome(uri: &PublicUri, location: &Location, took: Duration) -> LocateOutcom
         domain: uri.query.host.to_string(),
         targets: location.targets.iter().map(target).collect(),
         path: location.path.iter().map(step).collect(),
-        elapsed_ms: milliseconds(took),
+        elapsed_ms: ms(took),
     }
 }
 
@@ -344,7 +345,7 @@ fn step(step: &Step) -> StepView {
                 source: source(*origin),
                 outcome: Some(outcome),
                 answer,
-                took_ms: Some(milliseconds(*took)),
+                took_ms: Some(ms(*took)),
             }
         }
     }
@@ -358,10 +359,6 @@ fn source(origin: Origin) -> Option<String> {
         Origin::Local => Some("local".to_owned()),
         Origin::Nobody => None,
     }
-}
-
-fn milliseconds(span: Duration) -> f64 {
-    span.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

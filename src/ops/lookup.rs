@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Rejected, Status, Verdict},
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     identity::{Descriptor, Policy},
     name::{PeerId, ResourceName},
     overlay::{
@@ -156,7 +156,7 @@ impl Lookups {
             requests: reply.requests,
             silent: reply.silent,
             hops: reply.hops,
-            elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+            elapsed_ms: ms(started.elapsed()),
             trace,
             public: None,
         })

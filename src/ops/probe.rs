@@ -18,6 +18,7 @@ use super::{
     phone::{any_port, route_to},
 };
 use crate::{
+    clock::ms,
     dns::locate::Locator,
     name::{OverlayId, Service},
     sip::{
@@ -234,7 +235,7 @@ impl Asking {
         let Some((index, _, asked)) = self.asked.remove(&client) else { return };
         if let Some(probe) = self.probes.get_mut(index) {
             (probe.status, probe.code) = (ProbeStatus::Answered, Some(status));
-            probe.rtt_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
+            probe.rtt_ms = Some(ms(asked.elapsed()));
         }
     }
 

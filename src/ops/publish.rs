@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     client::gatekeeper::{Decisions, DecisionsReply},
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     dns::{
         TsigKey,
         publish::{Plan, Publisher, Transport, ZoneAt},
@@ -142,7 +142,7 @@ pub async fn list(access: &Access, desk: &Desk, dns_only: bool) -> Result<ListOu
         proxies,
         rules,
         overlay_unasked: offers.err(),
-        elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+        elapsed_ms: ms(started.elapsed()),
     })
 }
 
@@ -225,6 +225,6 @@ fn changed(status: &'static str, publisher: &Publisher, plan: &Plan, dry_run: bo
         lease_in_ms: plan.lease.as_ref().map(|lease| lease.remaining_ms(UnixMs::now())),
         warnings: plan.warnings.clone(),
         script: dry_run.then(|| plan.update.script(server)),
-        elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+        elapsed_ms: ms(started.elapsed()),
     }
 }

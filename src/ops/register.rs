@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     client::{PeerInfo, Put, PutReply, Status},
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     identity::{Certificate, Descriptor, Home, Policy, SecretKey},
     name::{Aor, ResourceName},
     overlay::{socket::SocketClient, swarm::Network},
@@ -228,7 +228,7 @@ impl<'a> Registrar<'a> {
             silent: reply.silent,
             read_back: reply.read_back,
             kept_by: reply.keepers,
-            elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+            elapsed_ms: ms(started.elapsed()),
         })
     }
 

@@ -6,7 +6,7 @@ use super::outcome::{
 };
 use crate::{
     client::Rejected,
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     name::{Aor, InstanceId, ResourceName},
     overlay::{
         lookup::{Difference, DifferenceKind, HeldRecord, TraceLine},
@@ -87,8 +87,8 @@ pub(super) fn trace(line: &TraceLine) -> TraceView {
         path: visit.path,
         hop: visit.hop,
         common_prefix_bits: visit.common_prefix,
-        asked_ms: visit.asked.as_secs_f64() * 1e3,
-        took_ms: visit.took.map(|took| took.as_secs_f64() * 1e3),
+        asked_ms: ms(visit.asked),
+        took_ms: visit.took.map(ms),
         outcome: request(visit.outcome),
         told_of,
         new_peers,

@@ -22,6 +22,7 @@ use super::{
     verbs::{self, Parsed, Verb},
 };
 use crate::{
+    clock::ms,
     kind::Kind,
     name::{Aor, OverlayId, ResourceName, ServiceUri},
     ops::{
@@ -223,7 +224,7 @@ impl Shell {
         };
         let began = Instant::now();
         let done = self.reported(parsed, output).await?;
-        let elapsed_ms = began.elapsed().as_secs_f64() * 1e3;
+        let elapsed_ms = ms(began.elapsed());
         if let Done::Code(exit) = done {
             match output.format() {
                 Format::Json => output.json(&Timed { status: "timed", command: &command, exit, elapsed_ms })?,

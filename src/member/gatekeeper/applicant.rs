@@ -17,7 +17,7 @@ use crate::{
         PeerInfo,
         gatekeeper::{DenialCode, Denied, Entered, PublicationState},
     },
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     dns::{
         PublishError, Resolver,
         publish::{Publisher, Transport, host_of},
@@ -227,7 +227,7 @@ impl Applicant {
         match seen {
             Ok(()) => {
                 if self.said != host {
-                    tracing::info!("in the DNS as {host}, {:.0} ms after asking", began.elapsed().as_secs_f64() * 1e3);
+                    tracing::info!("in the DNS as {host}, {:.0} ms after asking", ms(began.elapsed()));
                 }
                 host.clone_into(&mut self.said);
             }

@@ -10,6 +10,7 @@ use super::{
     verdict::status_of,
 };
 use crate::{
+    clock::ms,
     dns::locate::{Locator, Options},
     identity::{Descriptor, SecretKey},
     name::ResourceName,
@@ -295,7 +296,7 @@ impl<'a> Session<'a> {
 
     /// A step is done.
     fn done(&mut self, step: Step, result: String, began: Instant, report: &mut dyn FnMut(PublicReport)) {
-        let step = StepOutcome { step, result, took_ms: began.elapsed().as_secs_f64() * 1e3 };
+        let step = StepOutcome { step, result, took_ms: ms(began.elapsed()) };
         report(PublicReport::Step(step.clone()));
         self.steps.push(step);
     }

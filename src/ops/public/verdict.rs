@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{PublicOutcome, PublicStatus, session::Session};
 use crate::{
+    clock::ms,
     kind::Kind,
     ops::{
         outcome::{RegisterOutcome, RegisterStatus},
@@ -40,7 +41,7 @@ impl Session<'_> {
     /// With the steps that were done, and the time that they took.
     pub(super) fn finish(&mut self, outcome: PublicOutcome) -> PublicOutcome {
         let steps = std::mem::take(&mut self.steps);
-        PublicOutcome { steps, elapsed_ms: self.began.elapsed().as_secs_f64() * 1e3, ..outcome }
+        PublicOutcome { steps, elapsed_ms: ms(self.began.elapsed()), ..outcome }
     }
 
     /// It went no further than to the proxy peers.

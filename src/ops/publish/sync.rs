@@ -11,7 +11,7 @@ use super::{
     wanted::of_offer,
 };
 use crate::{
-    clock::UnixMs,
+    clock::{UnixMs, ms},
     dns::{
         PublishError,
         publish::{Publication, Publisher, Snapshot, ZoneAt},
@@ -64,7 +64,7 @@ pub async fn sync(
         server,
         actions,
         warnings,
-        elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
+        elapsed_ms: ms(started.elapsed()),
         worst,
     })
 }

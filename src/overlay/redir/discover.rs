@@ -303,7 +303,7 @@ fn per_node(count: usize) -> usize {
 /// about every other node has none, which takes a glance to see.
 fn level_for_one(count: usize, depth: Option<f64>, start: f64) -> f64 {
     let Some(depth) = depth else { return start };
-    if count > 1 { depth - 1.0 } else { depth.min(start.ceil()).max(depth - 1.0) }
+    if count > 1 { depth - 1.0 } else { depth.min(start + 1.0).max(depth - 1.0) }
 }
 
 /// How many levels above one where nodes have one provider they have so many.

@@ -211,7 +211,7 @@ fn one_provider_is_looked_for_where_enough_nodes_share_the_load() {
         node.level()
     };
     assert_eq!(level(1, None, 5.4), 5, "nothing known");
-    assert_eq!(level(1, Some(5.0), 3.9), 4, "as many providers as the overlay's size suggests");
+    assert_eq!(level(1, Some(5.0), 2.9), 4, "as many providers as the overlay's size suggests");
     assert_eq!((level(1, Some(5.0), 4.1), level(1, Some(5.0), 11.0)), (5, 5), "few providers among many members");
     assert_eq!((level(2, Some(5.0), 11.0), level(10, Some(5.0), 11.0)), (3, 2), "several stand together further up");
 }
