@@ -127,7 +127,7 @@ fn what_cannot_be_done_is_said_in_one_line() {
         ("issue @bob.csr --home @ca", 2, "does not belong to overlay p2psip.org"),
         ("issue @bob.csr --home @bob", 2, "descriptor.toml does not exist: make an overlay"),
         ("install @bob.csr --home @bob", 2, "holds a certificate request"),
-        ("show @nothing", 5, "cannot open"),
+        ("show @nothing", 2, "cannot open"),
         ("revoke sip:alice%p2psip.org --home @ca", 2, "has issued no certificate for sip:alice@p2psip.org"),
     ] {
         let (code, out, err) = desk.run(line);

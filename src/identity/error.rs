@@ -179,7 +179,7 @@ pub enum IdentityError {
 
 impl IdentityError {
     /// What sort of failure this is.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Name(error) => error.kind(),
             Self::Certificate { reason, .. } => reason.kind(),
@@ -187,6 +187,8 @@ impl IdentityError {
             Self::Descriptor { .. } | Self::Request { .. } | Self::Exists { .. } | Self::Missing { .. } => Kind::Usage,
             Self::Format { .. } | Self::KeyMismatch { .. } | Self::Unknown { .. } => Kind::Usage,
             Self::Exposed { .. } | Self::Locked { .. } | Self::ClockBehind { .. } => Kind::Local,
+            // Whoever names a file that is not there has misspelt it.
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Kind::Usage,
             Self::Io { .. } | Self::Entropy { .. } => Kind::Local,
         }
     }

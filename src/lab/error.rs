@@ -86,7 +86,7 @@ pub enum LabError {
 
 impl LabError {
     /// What sort of failure this is.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::TooSmall { .. } => Kind::Usage,
             Self::Name(error) => error.kind(),

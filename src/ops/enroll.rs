@@ -84,7 +84,7 @@ pub enum EnrollError {
 
 impl EnrollError {
     /// What sort of failure this is.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Identity(error) | Self::File { source: error, .. } => error.kind(),
             Self::Unsuitable { .. } | Self::Usage(_) => Kind::Usage,

@@ -241,7 +241,7 @@ pub enum OpsError {
 
 impl OpsError {
     /// What sort of failure this is; the exit code follows from it.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Name(error) => error.kind(),
             Self::Identity(error) => error.kind(),

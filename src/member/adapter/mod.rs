@@ -100,7 +100,7 @@ pub enum AdapterError {
 
 impl AdapterError {
     /// What sort of failure this is.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Identity(error) => error.kind(),
             Self::NotEnrolled { .. } | Self::SameInstance { .. } => Kind::Usage,

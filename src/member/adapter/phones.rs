@@ -93,7 +93,7 @@ pub enum PhonesError {
 
 impl PhonesError {
     /// What sort of failure this is.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::File(error) => error.kind(),
             Self::Format { .. } | Self::Phone { .. } => Kind::Usage,

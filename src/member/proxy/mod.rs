@@ -152,7 +152,7 @@ pub enum ProxyError {
 
 impl ProxyError {
     /// What sort of failure this is.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Local { .. } => Kind::Usage,
             Self::Transport(error) => error.kind(),
