@@ -16,7 +16,7 @@ use crate::{
     identity::{Certificate, IdentityError, Policy, SecretKey},
     kind::Kind,
     name::{ResourceName, Service, ServiceNode, ServiceUri, TreeNode},
-    overlay::redir::{self, Listing, Registration},
+    overlay::redir::{Listing, Registration},
     record::{
         Body, Endpoint, MAX_LOAD, MAX_SERVICE_LIFETIME, Payload, RecordError, Refusal, ServiceOffer, TOMBSTONE_GRACE,
         seal,
@@ -289,7 +289,7 @@ impl Publisher {
         let listing = match self.listing.take().filter(|_| !walk) {
             Some(listing) => listing,
             None => {
-                let start = self.depth.unwrap_or_else(|| redir::nearest(self.core.start_level()));
+                let start = self.depth.unwrap_or_else(|| self.core.start_level());
                 let registration = Registration::new(self.key.peer_id(), start);
                 self.core.tree_reader(self.timeout).list(&self.service, registration).await
             }

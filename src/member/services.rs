@@ -123,7 +123,7 @@ impl Core {
 
     /// Finds all providers of a service, now.
     pub(super) async fn discover_all(&self, service: &ServiceUri, timeout: Duration) -> ServicesOutcome {
-        let discovery = Discovery::new(Wanted::All, None, 0.0, 0);
+        let discovery = Discovery::new(Wanted::All, None, 0, 0);
         let outcome = self.tree_reader(timeout).discover(service, discovery).await;
         if service.overlay() == self.descriptor().overlay() {
             self.catalogue().shelf(service.service()).remember(Instant::now(), &outcome);
@@ -132,7 +132,7 @@ impl Core {
     }
 
     /// The level of a service's tree to begin with, as long as nothing is known of its providers.
-    pub(super) fn start_level(&self) -> f64 {
+    pub(super) fn start_level(&self) -> u8 {
         let own = self.network().peer().position();
         let closest = self.network().table().closest_met(&own, redir::NEIGHBOURS);
         let closest: Vec<Position> = closest.iter().map(|info| info.peer.position()).collect();

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     client::{PeerInfo, Rejected, Services, ServicesReply, Status, Verdict},
-    clock::{UnixMs, ms},
+    clock::UnixMs,
     name::{OverlayId, PeerId, ResourceName, Service, ServiceUri},
     overlay::{
         drive::TreeReader,
@@ -76,7 +76,7 @@ pub async fn discover(access: &Access, request: &DiscoverRequest) -> Result<Disc
             probe::rank(&mut service.providers);
         }
     }
-    outcome.elapsed_ms = ms(started.elapsed());
+    outcome.elapsed_ms = started.elapsed().as_secs_f64() * 1e3;
     Ok(outcome)
 }
 
@@ -208,7 +208,7 @@ impl Search<'_> {
                 // Where it begins matters to nobody who asks once; that not everybody begins there does.
                 let random = network.peer().position().leading();
                 let uri = ServiceUri::new(service, self.overlay.clone());
-                let outcome = reader.discover(&uri, Discovery::new(wanted, None, START_LEVEL.into(), random)).await;
+                let outcome = reader.discover(&uri, Discovery::new(wanted, None, START_LEVEL, random)).await;
                 let (found, complete, nodes) = (outcome.reply, outcome.complete, outcome.nodes);
                 Ok((ServicesReply { found, complete, nodes, age_ms: 0 }, Via::Walk))
             }

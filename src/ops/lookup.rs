@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     client::{Lookup, LookupReply, PeerInfo, Rejected, Status, Verdict},
-    clock::{UnixMs, ms},
+    clock::UnixMs,
     identity::{Descriptor, Policy},
     name::{PeerId, ResourceName},
     overlay::{
@@ -156,7 +156,7 @@ impl Lookups {
             requests: reply.requests,
             silent: reply.silent,
             hops: reply.hops,
-            elapsed_ms: ms(started.elapsed()),
+            elapsed_ms: started.elapsed().as_secs_f64() * 1e3,
             trace,
             public: None,
         })
@@ -223,7 +223,7 @@ impl Lookups {
                 let walked = match name {
                     ResourceName::Service(service) => {
                         let reader = TreeReader { network, vicinity: entries, config, trust };
-                        reader.discover(service, Discovery::new(Wanted::All, None, 0.0, 0)).await.into()
+                        reader.discover(service, Discovery::new(Wanted::All, None, 0, 0)).await.into()
                     }
                     name => drive::lookup(network, name.clone(), entries.clone(), None, config, trust).await,
                 };

@@ -271,7 +271,7 @@ impl MemoryOverlay {
     }
 
     fn discover_all(&mut self, from: &Vantage, service: &ServiceUri, config: &LookupConfig) -> ServicesOutcome {
-        drive::discover(self, from, service, Discovery::new(Wanted::All, None, 0.0, 0), config)
+        drive::discover(self, from, service, Discovery::new(Wanted::All, None, 0, 0), config)
     }
 
     /// Finds providers of a service: see [`Discovery::new`], which begins at a random place here.
@@ -299,7 +299,7 @@ impl MemoryOverlay {
         lifetime: Duration,
     ) -> Result<Listing, Refusal> {
         let from = Vantage::Member(index);
-        let start = depth.unwrap_or_else(|| redir::nearest(self.start_level(&from)));
+        let start = depth.unwrap_or_else(|| self.start_level(&from));
         let Some(key) = self.members.get(index).map(|member| member.key.clone()) else {
             return Err(Refusal::NotResponsible);
         };
@@ -321,9 +321,9 @@ impl MemoryOverlay {
         Ok(listing)
     }
 
-    fn start_level(&self, from: &Vantage) -> f64 {
-        let Vantage::Member(index) = from else { return redir::START_LEVEL.into() };
-        let Some(member) = self.members.get(*index) else { return redir::START_LEVEL.into() };
+    fn start_level(&self, from: &Vantage) -> u8 {
+        let Vantage::Member(index) = from else { return redir::START_LEVEL };
+        let Some(member) = self.members.get(*index) else { return redir::START_LEVEL };
         let closest = self.known_near(member, &member.position, redir::NEIGHBOURS);
         let closest: Vec<_> = closest.iter().map(|info| info.peer.position()).collect();
         redir::start_level(&member.position, &closest)

@@ -7,7 +7,6 @@ use std::{
 
 use serde_bytes::ByteBuf;
 
-use super::nearest;
 use crate::{
     client::{LookupReply, Rejected, Verdict},
     clock::UnixMs,
@@ -27,6 +26,8 @@ const MAX_READS: usize = 2_048;
 const AT_A_TIME: usize = 8;
 /// Providers that a reader who wants several expects of a tree node.
 const PER_NODE: usize = 4;
+/// The level to begin with for newcomers to an overlay in which few know all the others.
+const LARGE_OVERLAY: u8 = 5;
 /// How often a reader tries other tree nodes of the same level before it goes up.
 const RETRIES: u8 = 2;
 
@@ -128,18 +129,21 @@ pub struct ServicesOutcome {
 
 impl Discovery {
     /// A discovery. `depth` is where providers are usually listed ([`ServicesOutcome::depth`] of an earlier one), `start`
-    /// the level to begin with where that is not known, and `random` any 64 bits, which decide where it begins.
-    pub fn new(wanted: Wanted, depth: Option<f64>, start: f64, random: u64) -> Self {
+    /// the level that the overlay's size suggests ([`start_level`](super::start_level)), to begin with where that is not known, and `random` any 64 bits, which decide where it begins.
+    pub fn new(wanted: Wanted, depth: Option<f64>, start: u8, random: u64) -> Self {
         let level = match wanted {
             Wanted::All => 0.0,
-            Wanted::Some(count) => level_for_one(count, depth, start) - levels(per_node(count)),
+            Wanted::Some(count) => match depth {
+                Some(depth) => usual_level(count, depth, start),
+                None => f64::from(start) - levels(per_node(count)),
+            },
         };
         let mut discovery = Self {
             wanted,
             waiting: VecDeque::new(),
             asked: BTreeSet::new(),
             glanced: BTreeSet::new(),
-            level: nearest(level),
+            level: (level.round() as u8).min(MAX_LEVEL),
             random,
             points: 0,
             retries: 0,
@@ -296,14 +300,14 @@ fn per_node(count: usize) -> usize {
     count.clamp(1, PER_NODE)
 }
 
-/// Where a reader begins who wants `count`, but for what several take.
+/// Where a reader begins who wants so many and knows the usual depth.
 ///
-/// One level above the usual depth most nodes have a provider. Where few of many members are providers, that level has
-/// so few nodes that their storers bear too much: whoever wants only one then begins on the usual depth itself, where
-/// about every other node has none, which takes a glance to see.
-fn level_for_one(count: usize, depth: Option<f64>, start: f64) -> f64 {
-    let Some(depth) = depth else { return start };
-    if count > 1 { depth - 1.0 } else { depth.min(start + 1.0).max(depth - 1.0) }
+/// One level above it most nodes have a provider, and further up they have several. But in a small overlay, where all
+/// know each other and so storers alone bear the load, that level has so few nodes that whoever stores three of them is
+/// busy: who wants only one begins on the usual depth itself, where every other node has none, which takes a glance to
+/// see.
+fn usual_level(count: usize, depth: f64, start: u8) -> f64 {
+    if count <= 1 && start < LARGE_OVERLAY { depth } else { depth - 1.0 - levels(per_node(count)) }
 }
 
 /// How many levels above one where nodes have one provider they have so many.

@@ -32,19 +32,19 @@ pub const NEIGHBOURS: usize = 20;
 /// The level to begin with for a member that has not seen the service's tree yet, from the members closest to it: how
 /// densely they stand tells how large the overlay is. RFC 7374 §4.2 begins on the same level everywhere and learns
 /// afterwards; on a low level in a large overlay, that makes a hot spot of everybody's first lookup.
-///
-/// It lies between two levels where the size does; [`nearest`] is the one to begin with.
-pub fn start_level(own: &Position, closest: &[Position]) -> f64 {
+pub fn start_level(own: &Position, closest: &[Position]) -> u8 {
     let farthest = closest.iter().map(|position| position.distance(own).leading()).max().unwrap_or(u64::MAX);
     // So many members in this share of the space, and oneself.
     let share = (farthest as f64 + 1.0) / 2f64.powi(64);
     let members = (closest.len() as f64 + 1.0) / share;
-    (members / MEMBERS_PER_NODE).max(1.0).log(crate::name::BRANCHING as f64)
+    level_of(members / MEMBERS_PER_NODE)
 }
 
-/// The level closest to one that may lie between two. Negative and infinite values saturate.
-pub fn nearest(level: f64) -> u8 {
-    (level.round() as u8).min(MAX_LEVEL)
+/// The level that has about so many nodes.
+fn level_of(nodes: f64) -> u8 {
+    let level = nodes.max(1.0).log(crate::name::BRANCHING as f64).round();
+    // Negative and infinite values saturate.
+    (level as u8).min(MAX_LEVEL)
 }
 
 /// Where a provider stands at a tree node, in the eyes of another or of itself.

@@ -85,8 +85,8 @@ impl Tree {
     }
 
     fn discover(&self, wanted: Wanted, depth: Option<f64>, random: u64) -> (ServicesOutcome, Vec<TreeNode>) {
-        // Whoever knows the depth does not need a guess.
-        let start = if depth.is_some() { 0.0 } else { START_LEVEL.into() };
+        // The depth is known in large overlays.
+        let start = if depth.is_some() { 7 } else { START_LEVEL };
         let (mut discovery, mut read) = (Discovery::new(wanted, depth, start, random), Vec::new());
         let mut under_way = Vec::new();
         loop {
@@ -204,16 +204,15 @@ fn readers_go_up_and_down_as_in_the_rfc() {
 }
 
 #[test]
-fn one_provider_is_looked_for_where_enough_nodes_share_the_load() {
+fn readers_begin_where_enough_nodes_share_the_load() {
     let level = |wanted, depth, start| {
         let mut discovery = Discovery::new(Wanted::Some(wanted), depth, start, 0);
         let Step::Read(node) = discovery.poll(NOW) else { unreachable!() };
         node.level()
     };
-    assert_eq!(level(1, None, 5.4), 5, "nothing known");
-    assert_eq!(level(1, Some(5.0), 2.9), 4, "as many providers as the overlay's size suggests");
-    assert_eq!((level(1, Some(5.0), 4.1), level(1, Some(5.0), 11.0)), (5, 5), "few providers among many members");
-    assert_eq!((level(2, Some(5.0), 11.0), level(10, Some(5.0), 11.0)), (3, 2), "several stand together further up");
+    assert_eq!((level(1, None, 5), level(4, None, 5)), (5, 3), "nothing known");
+    assert_eq!((level(1, Some(3.0), 3), level(1, Some(7.0), 7)), (3, 6), "a small overlay and a large one");
+    assert_eq!((level(4, Some(5.0), 3), level(4, Some(5.0), 7)), (2, 2), "several stand together further up");
 }
 
 #[test]
@@ -236,7 +235,7 @@ fn an_empty_tree_takes_one_read() {
 fn what_nobody_could_be_asked_about_is_not_said_to_be_absent() {
     let tree = Tree::of(0..20);
     let run = |unread: TreeNode| {
-        let mut discovery = Discovery::new(Wanted::All, None, 0.0, 0);
+        let mut discovery = Discovery::new(Wanted::All, None, 0, 0);
         loop {
             match discovery.poll(NOW) {
                 Step::Read(node) if node == unread => {
@@ -259,7 +258,7 @@ fn who_glances_in_vain_misses_nobody_and_says_nothing_that_is_not_so() {
     let tree = Tree::of(0..40);
     for (tree, expected, verdict) in [(&tree, 40, Verdict::Found), (&Tree::default(), 0, Verdict::NotFound)] {
         // More than there are: it ends at the root.
-        let (mut discovery, mut glances) = (Discovery::new(Wanted::Some(60), Some(7.0), START_LEVEL.into(), 5), 0);
+        let (mut discovery, mut glances) = (Discovery::new(Wanted::Some(60), Some(7.0), START_LEVEL, 5), 0);
         let outcome = loop {
             match discovery.poll(NOW) {
                 Step::Read(node) if discovery.is_glance(node) => {
@@ -376,7 +375,7 @@ fn the_first_level_follows_from_how_densely_the_members_stand() {
         let mut others = peers[1..members].to_vec();
         others.sort_by_key(|position| position.distance(&own));
         others.truncate(NEIGHBOURS);
-        let level = nearest(start_level(&own, &others));
+        let level = start_level(&own, &others);
         assert!(expected.contains(&level), "{members} members: {level}");
     }
 }
@@ -455,7 +454,7 @@ proptest! {
 fn times_are_not_looked_at_but_for_what_has_expired() {
     let tree = Tree::of(0..4);
     let late = UnixMs(NOW.0 + 100_000_000);
-    let mut discovery = Discovery::new(Wanted::All, None, 0.0, 0);
+    let mut discovery = Discovery::new(Wanted::All, None, 0, 0);
     while let Step::Read(node) = discovery.poll(late) {
         discovery.on_read(node, tree.read(node), late);
     }
