@@ -128,8 +128,9 @@ pub struct ServicesOutcome {
 }
 
 impl Discovery {
-    /// A discovery. `depth` is where providers are usually listed ([`ServicesOutcome::depth`] of an earlier one), `start`
-    /// the level that the overlay's size suggests ([`start_level`](super::start_level)), to begin with where that is not known, and `random` any 64 bits, which decide where it begins.
+    /// A discovery. `depth` is where providers are usually listed ([`ServicesOutcome::depth`] of an earlier one), and
+    /// `start` the level that the overlay's size suggests ([`start_level`](super::start_level)), to begin with where the
+    /// depth is not known. `random` is any 64 bits, which decide where on a level it begins.
     pub fn new(wanted: Wanted, depth: Option<f64>, start: u8, random: u64) -> Self {
         let level = match wanted {
             Wanted::All => 0.0,
