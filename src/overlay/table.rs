@@ -210,6 +210,13 @@ impl RoutingTable {
         bucket.is_some_and(|bucket| bucket.live.iter().any(|entry| entry.position == position))
     }
 
+    /// What is known of a peer in the table that was met.
+    pub fn info_of_met(&self, peer: &PeerId) -> Option<&PeerInfo> {
+        let position = peer.position();
+        let bucket = self.buckets.get(&self.bucket_of(&position))?;
+        bucket.live.iter().find(|entry| entry.met && entry.position == position).map(|entry| &entry.info)
+    }
+
     fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.buckets.values().flat_map(|bucket| &bucket.live)
     }
@@ -289,6 +296,11 @@ impl SharedTable {
     /// As [`RoutingTable::contains`].
     pub fn contains(&self, peer: &PeerId) -> bool {
         self.read().contains(peer)
+    }
+
+    /// As [`RoutingTable::info_of_met`].
+    pub fn info_of_met(&self, peer: &PeerId) -> Option<PeerInfo> {
+        self.read().info_of_met(peer).cloned()
     }
 
     /// As [`RoutingTable::len`].

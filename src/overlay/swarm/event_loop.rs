@@ -1,5 +1,6 @@
 //! The task that owns the swarm.
 
+mod silence;
 mod traversal;
 
 use std::{
@@ -26,7 +27,10 @@ use libp2p::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use self::traversal::{Traversing, are_loopback, is_circuit, until};
+use self::{
+    silence::Silences,
+    traversal::{Traversing, are_loopback, is_circuit, until},
+};
 use super::{
     AskError, NetworkConfig, NetworkError, Reached, Role, Traffic,
     behaviour::{self, Behaviour, BehaviourEvent, Protocols},
@@ -47,8 +51,6 @@ use crate::{
 const MAX_WORKING: usize = 512;
 /// How long binding the listen addresses may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeouts in a row after which a peer leaves the routing table.
-const SILENCES: u32 = 2;
 /// Addresses remembered at which one peer is seen.
 const MAX_SEEN: usize = 8;
 
@@ -151,7 +153,7 @@ pub(super) struct EventLoop {
     dial_errors: HashMap<Libp2pPeer, String>,
     working: usize,
     finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
-    silences: HashMap<Libp2pPeer, u32>,
+    silences: Silences,
     on_loopback: HashSet<Libp2pPeer>,
     traversing: Traversing,
 }
@@ -194,7 +196,7 @@ impl EventLoop {
             dial_errors: HashMap::new(),
             working: 0,
             finished: mpsc::channel(MAX_WORKING),
-            silences: HashMap::new(),
+            silences: Silences::default(),
             on_loopback: HashSet::new(),
         })
     }
@@ -232,13 +234,7 @@ impl EventLoop {
                 // Whoever wanted the streams may have gone.
                 let _ = reply.send(self.swarm.behaviour_mut().streams.accept());
             }
-            Command::Silent(peer) => {
-                let silences = self.silences.entry(peer).or_default();
-                *silences += 1;
-                if *silences >= SILENCES {
-                    self.forget(&peer);
-                }
-            }
+            Command::Silent(peer) => self.on_silent(&peer),
         }
     }
 
@@ -258,7 +254,7 @@ impl EventLoop {
             SwarmEvent::ListenerClosed { listener_id, .. } => self.on_listener_closed(listener_id),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
                 self.shared.traffic.connections.fetch_add(1, Ordering::Relaxed);
-                self.silences.remove(&peer_id);
+                self.silences.start_again(&peer_id);
                 self.dial_errors.remove(&peer_id);
                 match &endpoint {
                     ConnectedPoint::Dialer { address, .. } => self.on_dialled(peer_id, address),
@@ -279,6 +275,7 @@ impl EventLoop {
                 if num_established == 0 {
                     self.on_loopback.remove(&peer_id);
                     self.shared.on_gone(&peer_id);
+                    self.silences.no_longer_missed(&peer_id);
                     self.on_disconnected(&peer_id);
                 }
             }
@@ -312,7 +309,9 @@ impl EventLoop {
                     self.on_request(&peer, request, channel, responder);
                 }
                 request_response::Message::Response { request_id, response } => {
-                    self.silences.remove(&peer);
+                    if let Some(member) = self.silences.answered(&peer) {
+                        self.shared.met(member);
+                    }
                     self.answer(request_id, Ok(response));
                 }
             },
@@ -388,6 +387,7 @@ impl EventLoop {
 
     fn on_identified(&mut self, peer: Libp2pPeer, info: &identify::Info) {
         let Some(id) = from_libp2p(&peer).filter(|_| info.protocol_version == self.protocols.version) else { return };
+        self.silences.no_longer_missed(&peer);
         // A peer somewhere else tells us nothing by its loopback addresses: those are our own.
         let local = self.on_loopback.contains(&peer);
         let usable = info.listen_addrs.iter().filter(|address| local || !is_loopback(address));
@@ -401,9 +401,21 @@ impl EventLoop {
         self.on_seen(peer, info);
     }
 
+    /// A peer has not answered in time.
+    fn on_silent(&mut self, peer: &Libp2pPeer) {
+        if !self.silences.one_more(*peer) {
+            return;
+        }
+        let member = from_libp2p(peer).and_then(|id| self.shared.table.info_of_met(&id));
+        if let Some(member) = member.filter(|_| self.swarm.is_connected(peer)) {
+            self.silences.miss(*peer, member);
+        }
+        self.forget(peer);
+    }
+
     /// Takes a peer that cannot be reached out of the routing table; it comes back when it is heard of again.
     fn forget(&mut self, peer: &Libp2pPeer) {
-        self.silences.remove(peer);
+        self.silences.start_again(peer);
         if let Some(id) = from_libp2p(peer) {
             self.shared.forget(&id);
         }

@@ -441,7 +441,68 @@ pub(super) fn direct(text: &str) -> Option<Multiaddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::{
+        client::{Closest, ClosestReply},
+        identity::{Descriptor, Limits, Policy},
+        overlay::{Answer, Caller},
+    };
+
+    /// A member's responder that sometimes keeps everybody waiting.
+    #[derive(Default)]
+    struct Sluggish(AtomicBool);
+
+    impl Responder for Sluggish {
+        fn respond(&self, _: Caller, _: RequestFrame) -> Answer {
+            if self.0.load(Ordering::Relaxed) {
+                return Answer::Later(Box::pin(std::future::pending()));
+            }
+            Answer::Now(ResponseFrame::of::<Closest>(Ok(&ClosestReply { peers: Vec::new() })))
+        }
+    }
+
+    async fn member(responder: Arc<Sluggish>) -> Network {
+        let overlay = OverlayId::parse("p2psip.org").unwrap();
+        let descriptor = Descriptor::new(overlay.clone(), false, Policy::Open, None, Limits::default()).unwrap();
+        let mut config = NetworkConfig::member(overlay, descriptor.hash());
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        let (network, bound) = Network::bind(config, &SecretKey::generate().unwrap()).await.unwrap();
+        bound.run(responder);
+        network
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_was_slow_for_a_while_counts_again_once_it_answers() {
+        let slow = Arc::new(Sluggish::default());
+        let (one, other) = (member(Arc::default()).await, member(slow.clone()).await);
+        let (info, position) = (other.myself(), other.peer().position());
+        let ask = async |timeout| one.call(&info, &Closest { target: position, count: 1 }, timeout).await;
+        let met = || !one.table().closest_met(&position, 1).is_empty();
+        let until = async |wanted: bool| {
+            let waiting = async {
+                while met() != wanted {
+                    tokio::time::sleep(Duration::from_millis(5)).await
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap();
+        };
+        ask(Duration::from_secs(10)).await.unwrap();
+        until(true).await;
+        slow.0.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            assert_eq!(ask(Duration::from_millis(50)).await, Err(AskError::Timeout));
+        }
+        until(false).await;
+        // Hearsay does not make it a neighbour again, an answer does, over the connection that has been there throughout.
+        one.heard_of([info.clone()]);
+        assert!(!met());
+        slow.0.store(false, Ordering::Relaxed);
+        ask(Duration::from_secs(10)).await.unwrap();
+        until(true).await;
+        assert_eq!(one.table().closest_met(&position, 1), [info.clone()]);
+    }
 
     #[test]
     fn only_addresses_that_can_be_dialled_are_dialled() {
