@@ -9,12 +9,13 @@ use std::{
 
 use p2psip::{
     cli,
-    client::{PutRevocations, Status, StoreReply},
+    client::{PeerInfo, PutRevocations, Status, Store, StoreReply},
     clock::UnixMs,
     identity::Home,
     lab::LabOptions,
     member::{Member, MemberConfig, MemberError, Timing},
     name::ResourceName,
+    record::Refusal,
 };
 
 use crate::world::{
@@ -115,6 +116,31 @@ fn storers_that_die_are_replaced_by_those_that_live() {
     for user in &users {
         assert_eq!(lookup(&format!("--short {} {}", user.options(), user.aor)).exits(0).out, "sip:phone@192.0.2.1\n");
     }
+}
+
+#[test]
+fn a_member_that_refuses_a_record_looks_whether_those_that_stand_closer_are_alive() {
+    let options = LabOptions::new(16).unwrap();
+    let timing = Timing { sync: NEVER, keep: NEVER, refresh: NEVER, rejoin: SOON, settle: SOON, ..options.timing };
+    let mut world = TestWorld::start(LabOptions { timing, replication: 1, ..options });
+    let client = world.client();
+    let store = |world: &TestWorld, member: &PeerInfo, user: &User| {
+        let store = Store { envelope: user.seal(&user.payload()).into() };
+        world.run(client.call(member, &store)).unwrap()
+    };
+    // A member that two others keep from storing, and all members that stand closer than it.
+    let refusing = |user: User| {
+        let members = world.world.members();
+        let distance = |index: &usize| members[*index].peer().position().distance(&user.name().position());
+        let mut indices: Vec<usize> = (1..members.len()).collect();
+        indices.sort_by_key(distance);
+        let refused = StoreReply::Refused(Refusal::NotResponsible);
+        let at = (2..8).find(|at| store(&world, &members[indices[*at]].info(), &user) == refused)?;
+        Some((user, members[indices[at]].info(), indices[..at].to_vec()))
+    };
+    let (user, member, closer) = (0..50).map(|_| world.user("refused")).find_map(refusing).unwrap();
+    kill(&mut world, closer);
+    eventually("it is stored now", || store(&world, &member, &user) == StoreReply::Stored);
 }
 
 #[test]

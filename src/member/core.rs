@@ -58,6 +58,8 @@ pub(super) struct Core {
     handlers: RwLock<HashMap<String, Arc<dyn Handler>>>,
     /// What has been found of services.
     catalogue: Catalogue,
+    /// Where a record was refused because others stand closer, if that has not been looked into.
+    doubted: Mutex<Option<Position>>,
     /// What its proxy peer tells of itself, for as long as there is one.
     proxy: Mutex<Weak<proxy::Hub>>,
     request_timeout: Duration,
@@ -92,6 +94,7 @@ impl Core {
             stores,
             list_changed: Mutex::default(),
             reported: Mutex::default(),
+            doubted: Mutex::default(),
             proxy: Mutex::default(),
             restored: u32::try_from(restored.records).unwrap_or(u32::MAX),
             home: config.home.clone(),
@@ -185,6 +188,14 @@ impl Core {
         self.network.table().rank(position) < 2 * self.replication()
     }
 
+    /// The members that keep this one from being responsible for a position, for all that it knows, if somebody saw that
+    /// otherwise since this was asked last.
+    pub(super) fn doubted(&self) -> Vec<PeerInfo> {
+        let Some(position) = lock(&self.doubted).take() else { return Vec::new() };
+        let table = self.network.table();
+        table.closest_met(&position, 2 * self.replication())
+    }
+
     /// Verifies a record, whose it may be.
     pub(super) fn verify(&self, envelope: &[u8]) -> Result<VerifiedRecord, Refusal> {
         self.trust.verify(envelope, None, UnixMs::now())
@@ -193,12 +204,17 @@ impl Core {
     /// Verifies and stores a record.
     pub(super) fn accept(&self, envelope: &[u8], from: Option<PeerId>) -> StoreReply {
         let now = UnixMs::now();
+        let mut position = None;
         let result = self.trust.verify(envelope, None, now).and_then(|record| {
+            position = Some(*record.position());
             if self.is_responsible(record.position()) { self.insert(record, now) } else { Err(Refusal::NotResponsible) }
         });
         match result {
             Ok(()) => StoreReply::Stored,
             Err(reason) => {
+                if let (Refusal::NotResponsible, Some(position)) = (&reason, position) {
+                    *lock(&self.doubted) = Some(position);
+                }
                 self.publish(Event::Refused { peer: from, reason: reason.clone() });
                 StoreReply::Refused(reason)
             }

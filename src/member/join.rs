@@ -144,6 +144,10 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
         }
         core.report_trouble();
         core.reread_revocations();
+        tokio::select! {
+            () = look_after(network, &config, core.doubted()) => {}
+            _ = stopping.changed() => return,
+        }
         let table = network.table();
         if table.is_empty() {
             if known.is_empty() {
@@ -167,6 +171,15 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
             known = met;
             known.extend(config.peers.iter().cloned());
         }
+    }
+}
+
+/// Somebody wanted a record stored here, and these seem to stand closer: whoever of them is dead is missed now and leaves
+/// the table, and the record finds its way when it is sent again. Far from this member a refresh would take long.
+async fn look_after(network: &Network, config: &MemberConfig, members: Vec<PeerInfo>) {
+    let asked = members.iter().map(|member| ask(network, member, network.peer().position(), config.timing.request));
+    for closer in futures::future::join_all(asked).await.into_iter().flatten() {
+        network.heard_of(closer);
     }
 }
 
