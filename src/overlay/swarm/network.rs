@@ -501,7 +501,7 @@ mod tests {
         slow.0.store(false, Ordering::Relaxed);
         ask(Duration::from_secs(10)).await.unwrap();
         until(true).await;
-        assert_eq!(one.table().closest_met(&position, 1), [info.clone()]);
+        assert_eq!(one.table().closest_met(&position, 1), std::slice::from_ref(&info));
     }
 
     #[test]
