@@ -190,10 +190,9 @@ impl Core {
 
     /// The members that keep this one from being responsible for a position, for all that it knows, if somebody saw that
     /// otherwise since this was asked last.
-    pub(super) fn doubted(&self) -> Vec<PeerInfo> {
+    pub(super) fn take_doubted(&self) -> Vec<PeerInfo> {
         let Some(position) = lock(&self.doubted).take() else { return Vec::new() };
-        let table = self.network.table();
-        table.closest_met(&position, 2 * self.replication())
+        self.network.table().closest_met(&position, 2 * self.replication())
     }
 
     /// Verifies a record, whose it may be.
@@ -204,17 +203,16 @@ impl Core {
     /// Verifies and stores a record.
     pub(super) fn accept(&self, envelope: &[u8], from: Option<PeerId>) -> StoreReply {
         let now = UnixMs::now();
-        let mut position = None;
         let result = self.trust.verify(envelope, None, now).and_then(|record| {
-            position = Some(*record.position());
-            if self.is_responsible(record.position()) { self.insert(record, now) } else { Err(Refusal::NotResponsible) }
+            if self.is_responsible(record.position()) {
+                return self.insert(record, now);
+            }
+            *lock(&self.doubted) = Some(*record.position());
+            Err(Refusal::NotResponsible)
         });
         match result {
             Ok(()) => StoreReply::Stored,
             Err(reason) => {
-                if let (Refusal::NotResponsible, Some(position)) = (&reason, position) {
-                    *lock(&self.doubted) = Some(position);
-                }
                 self.publish(Event::Refused { peer: from, reason: reason.clone() });
                 StoreReply::Refused(reason)
             }

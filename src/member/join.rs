@@ -119,10 +119,16 @@ async fn meet(network: &Network, config: &MemberConfig, mut told: Vec<PeerInfo>)
             .chain(network.closest(&own, reach(config)))
             .filter(|info| met.insert(info.peer))
             .collect();
-        let asked = strangers.iter().map(|neighbour| ask(network, neighbour, own, config.timing.request));
-        for closer in futures::future::join_all(asked).await.into_iter().flatten() {
-            network.heard_of(closer);
-        }
+        ask_around(network, config, &strangers).await;
+    }
+}
+
+/// Asks members for our neighbours, all at once. They learn of us by it, and whoever is dead is missed and leaves the table.
+async fn ask_around(network: &Network, config: &MemberConfig, members: &[PeerInfo]) {
+    let own = network.peer().position();
+    let asked = members.iter().map(|member| ask(network, member, own, config.timing.request));
+    for closer in futures::future::join_all(asked).await.into_iter().flatten() {
+        network.heard_of(closer);
     }
 }
 
@@ -144,8 +150,11 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
         }
         core.report_trouble();
         core.reread_revocations();
+        // Somebody wanted a record stored here, and these seem to stand closer. Once the dead among them are missed, it
+        // finds its way when it is sent again; far from this member a refresh would take long to miss them.
+        let doubted = core.take_doubted();
         tokio::select! {
-            () = look_after(network, &config, core.doubted()) => {}
+            () = ask_around(network, &config, &doubted) => {}
             _ = stopping.changed() => return,
         }
         let table = network.table();
@@ -171,15 +180,6 @@ pub(super) async fn stay_joined(core: Arc<Core>, config: MemberConfig, mut stopp
             known = met;
             known.extend(config.peers.iter().cloned());
         }
-    }
-}
-
-/// Somebody wanted a record stored here, and these seem to stand closer: whoever of them is dead is missed now and leaves
-/// the table, and the record finds its way when it is sent again. Far from this member a refresh would take long.
-async fn look_after(network: &Network, config: &MemberConfig, members: Vec<PeerInfo>) {
-    let asked = members.iter().map(|member| ask(network, member, network.peer().position(), config.timing.request));
-    for closer in futures::future::join_all(asked).await.into_iter().flatten() {
-        network.heard_of(closer);
     }
 }
 

@@ -134,10 +134,7 @@ impl Discovery {
     pub fn new(wanted: Wanted, depth: Option<f64>, start: u8, random: u64) -> Self {
         let level = match wanted {
             Wanted::All => 0.0,
-            Wanted::Some(count) => match depth {
-                Some(depth) => usual_level(count, depth, start),
-                None => f64::from(start) - levels(per_node(count)),
-            },
+            Wanted::Some(count) => level_for_one(count, depth, start) - levels(per_node(count)),
         };
         let mut discovery = Self {
             wanted,
@@ -301,14 +298,14 @@ fn per_node(count: usize) -> usize {
     count.clamp(1, PER_NODE)
 }
 
-/// Where a reader begins who wants so many and knows the usual depth.
+/// Where a reader begins who wants `count`, but for the levels that several take.
 ///
-/// One level above it most nodes have a provider, and further up they have several. But in a small overlay, where all
-/// know each other and so storers alone bear the load, that level has so few nodes that whoever stores three of them is
-/// busy: who wants only one begins on the usual depth itself, where every other node has none, which takes a glance to
-/// see.
-fn usual_level(count: usize, depth: f64, start: u8) -> f64 {
-    if count <= 1 && start < LARGE_OVERLAY { depth } else { depth - 1.0 - levels(per_node(count)) }
+/// One level above the usual depth most nodes have a provider. But in a small overlay, where all know each other and so
+/// storers alone bear the load, that level has so few nodes that whoever stores three of them is busy: who wants only
+/// one begins on the usual depth itself, where every other node has none, which takes a glance to see.
+fn level_for_one(count: usize, depth: Option<f64>, start: u8) -> f64 {
+    let Some(depth) = depth else { return f64::from(start) };
+    if count <= 1 && start < LARGE_OVERLAY { depth } else { depth - 1.0 }
 }
 
 /// How many levels above one where nodes have one provider they have so many.
