@@ -7,6 +7,7 @@
 
 mod behaviour;
 mod codec;
+mod cork;
 mod event_loop;
 mod network;
 mod redial;

@@ -15,7 +15,7 @@ use libp2p::{
     noise, quic, relay, tcp, yamux,
 };
 
-use super::{NetworkError, redial::Redial};
+use super::{NetworkError, cork::Corked, redial::Redial};
 
 /// How long dialling and the handshakes may take. Without an end to it, a few hundred TCP connections that say nothing
 /// would fill all places for connections under way, and keep everybody else out.
@@ -36,7 +36,7 @@ pub(super) fn build(
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         // V1Lazy saves the dialler a round trip for each negotiation.
         .upgrade(Version::V1Lazy)
-        .authenticate(noise)
+        .authenticate(Corked(noise))
         .multiplex(yamux::Config::default())
         .timeout(HANDSHAKE_TIMEOUT);
     let tcp = Redial::new(tcp.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))));
@@ -47,7 +47,7 @@ pub(super) fn build(
             let noise = noise::Config::new(key).map_err(|error| NetworkError::Transport { why: error.to_string() })?;
             let circuits = circuits
                 .upgrade(Version::V1Lazy)
-                .authenticate(noise)
+                .authenticate(Corked(noise))
                 .multiplex(yamux::Config::default())
                 .timeout(HANDSHAKE_TIMEOUT);
             OrTransport::new(circuits, tcp)
