@@ -25,25 +25,44 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 pub const TOMBSTONE_GRACE: Duration = Duration::from_secs(120);
 /// How many certificates are remembered as good.
 const MAX_CERTIFICATES: usize = 4096;
+/// How many records are remembered as genuine, and how many envelopes as forged.
+const MAX_GENUINE: usize = 1024;
+const MAX_FORGED: usize = 256;
 
 /// What a verifier believes: the overlay's descriptor, what its CA has revoked, and the keys that the user has pinned.
 ///
-/// Shared between threads: verifying takes some 60 µs, nearly all for the signature, and needs no exclusive access.
+/// Shared between threads: verifying takes some 60 µs the first time, nearly all for the signature, and needs no
+/// exclusive access meanwhile.
 #[derive(Debug)]
 pub struct Trust {
     descriptor: Arc<Descriptor>,
     revocations: RwLock<Option<RevocationList>>,
     pins: RwLock<BTreeMap<ResourceName, BTreeSet<PublicKey>>>,
-    certificates: Mutex<Certificates>,
+    /// Certificates that the CA has signed, by their DER: a member renews its record many times with one certificate.
+    certificates: Mutex<Remembered<Certificate>>,
+    /// Records that were rightly signed, by their envelopes: each storer of a name returns the same ones, and that to
+    /// every reader.
+    genuine: Mutex<Remembered<Genuine>>,
+    /// Envelopes that were not signed by whom they name. Anybody can make up others, and push these out; whoever is just
+    /// damaged, or lies without effort, costs one check.
+    forged: Mutex<Remembered<()>>,
 }
 
-/// Certificates that the CA has signed, by the hash of their DER: a member renews its record many times with one
-/// certificate. Only what the CA has signed gets in, so nobody else can push others out.
-#[derive(Debug, Default)]
-struct Certificates {
-    good: HashMap<[u8; 32], Certificate>,
+/// A record that was rightly signed. Whether it holds is asked each time: that depends on the time, and on the CA.
+#[derive(Debug, Clone)]
+struct Genuine {
+    record: VerifiedRecord,
+    certificate: Option<Certificate>,
+}
+
+/// What signatures were checked of, by the SHA-256 of its octets. In an enrolled overlay only what the CA has signed, or
+/// who was certified by it, gets in, so nobody else can push others out.
+#[derive(Debug)]
+struct Remembered<V> {
+    values: HashMap<[u8; 32], V>,
     /// In the order of their arrival.
     order: VecDeque<[u8; 32]>,
+    limit: usize,
 }
 
 impl Trust {
@@ -53,7 +72,9 @@ impl Trust {
             descriptor,
             revocations: RwLock::new(revocations),
             pins: RwLock::default(),
-            certificates: Mutex::default(),
+            certificates: Mutex::new(Remembered::new(MAX_CERTIFICATES)),
+            genuine: Mutex::new(Remembered::new(MAX_GENUINE)),
+            forged: Mutex::new(Remembered::new(MAX_FORGED)),
         }
     }
 
@@ -121,22 +142,35 @@ impl Trust {
             let count = |size| u64::try_from(size).unwrap_or(u64::MAX);
             return Err(Refusal::TooLarge { bytes: count(envelope.len()), limit: count(limit) });
         }
+        let digest = Sha256::digest(envelope).into();
+        let known = lock(&self.genuine).get(&digest);
+        if let Some(Genuine { record, certificate }) = known.filter(|known| self.is_pinned_as_then(&known.record)) {
+            check_name(record.name(), expected)?;
+            certificate.map_or(Ok(()), |certificate| self.check_certificate(&certificate, now))?;
+            self.check_time(record.payload(), now)?;
+            return Ok(record);
+        }
         let opened = envelope::open(envelope)?;
         let payload = Payload::decode(&opened.payload)?;
         if payload.name.overlay() != self.descriptor.overlay() {
             return Err(Refusal::ForeignOverlay { host: payload.name.overlay().clone() });
         }
-        if let Some(expected) = expected.filter(|&expected| *expected != payload.name) {
-            return Err(Refusal::WrongName { expected: expected.clone(), found: payload.name });
+        check_name(&payload.name, expected)?;
+        let (signer, certificate) = self.signer(opened.credentials, &payload.name, now)?;
+        if lock(&self.forged).get(&digest).is_some() {
+            return Err(Refusal::BadSignature);
         }
-        let (signer, serial) = self.signer(opened.credentials, &payload.name, now)?;
         if !signer.verify(&opened.message, &opened.signature) {
+            lock(&self.forged).insert(digest, ());
             return Err(Refusal::BadSignature);
         }
         payload.validate(&signer.peer_id())?;
         self.check_time(&payload, now)?;
         let pinned = self.is_pinned(&payload.name, &signer);
-        Ok(VerifiedRecord::new(payload, signer, serial, pinned, envelope))
+        let serial = certificate.as_ref().map(|certificate| certificate.serial().to_owned());
+        let record = VerifiedRecord::new(payload, signer, serial, pinned, envelope);
+        lock(&self.genuine).insert(digest, Genuine { record: record.clone(), certificate });
+        Ok(record)
     }
 
     /// Whether a certificate (DER) permits the key that `peer` names to speak for `name` now; returns its serial number.
@@ -151,56 +185,67 @@ impl Trust {
         now: UnixMs,
     ) -> Result<String, Refusal> {
         match self.signer(Credentials::Certificate(certificate.to_vec()), name, now)? {
-            (key, Some(serial)) if key.peer_id() == *peer => Ok(serial),
+            (key, Some(certificate)) if key.peer_id() == *peer => Ok(certificate.serial().to_owned()),
             _ => Err(Refusal::NotNamed),
         }
     }
 
-    /// The key that must have signed, and its certificate's serial number, if the policy lets it speak for `name`.
+    /// The key that must have signed, and its certificate, if the policy lets it speak for `name`.
     fn signer(
         &self,
         credentials: Credentials,
         name: &ResourceName,
         now: UnixMs,
-    ) -> Result<(PublicKey, Option<String>), Refusal> {
+    ) -> Result<(PublicKey, Option<Certificate>), Refusal> {
         match (credentials, self.descriptor.policy()) {
             (Credentials::Key(key), Policy::Open) => Ok((key, None)),
             (Credentials::Key(_), Policy::Enrolled) => Err(Refusal::NoCredentials),
             (Credentials::Certificate(der), _) => {
                 let certificate = self.certificate(&der, now)?;
-                if self.is_revoked(certificate.serial()) {
-                    return Err(Refusal::Revoked { serial: certificate.serial().to_owned() });
-                }
                 if !certificate.is_for(name) {
                     return Err(Refusal::NotNamed);
                 }
-                Ok((certificate.public_key(), Some(certificate.serial().to_owned())))
+                Ok((certificate.public_key(), Some(certificate)))
             }
         }
     }
 
-    /// A certificate of this overlay's CA that is valid now.
+    /// A certificate of this overlay's CA that holds now.
     fn certificate(&self, der: &[u8], now: UnixMs) -> Result<Certificate, Refusal> {
         let ca = self.descriptor.ca().ok_or(Refusal::UnknownAuthority)?;
         let hash: [u8; 32] = Sha256::digest(der).into();
-        let known = self.certificates().good.get(&hash).cloned();
-        if let Some(certificate) = known {
-            ca.check_validity(now).and_then(|()| certificate.check_validity(now)).map_err(certificate_refusal)?;
-            return Ok(certificate);
-        }
-        let certificate = Certificate::from_der(der).map_err(certificate_refusal)?;
-        certificate.check(ca, now).map_err(certificate_refusal)?;
-        self.certificates().insert(hash, certificate.clone());
+        let known = lock(&self.certificates).get(&hash);
+        let certificate = match known {
+            Some(certificate) => certificate,
+            None => {
+                let certificate = Certificate::from_der(der).map_err(certificate_refusal)?;
+                certificate.check(ca, now).map_err(certificate_refusal)?;
+                lock(&self.certificates).insert(hash, certificate.clone());
+                certificate
+            }
+        };
+        self.check_certificate(&certificate, now)?;
         Ok(certificate)
     }
 
-    fn certificates(&self) -> MutexGuard<'_, Certificates> {
-        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether a certificate of this overlay's CA holds now.
+    fn check_certificate(&self, certificate: &Certificate, now: UnixMs) -> Result<(), Refusal> {
+        let ca = self.descriptor.ca().ok_or(Refusal::UnknownAuthority)?;
+        ca.check_validity(now).and_then(|()| certificate.check_validity(now)).map_err(certificate_refusal)?;
+        if self.is_revoked(certificate.serial()) {
+            return Err(Refusal::Revoked { serial: certificate.serial().to_owned() });
+        }
+        Ok(())
     }
 
     fn is_pinned(&self, name: &ResourceName, signer: &PublicKey) -> bool {
         let pins = self.pins.read().unwrap_or_else(PoisonError::into_inner);
         pins.get(name).is_some_and(|keys| keys.contains(signer))
+    }
+
+    /// Whether the user's opinion of the signer is what it was when the record was verified.
+    fn is_pinned_as_then(&self, record: &VerifiedRecord) -> bool {
+        record.is_pinned() == self.is_pinned(record.name(), &record.signer())
     }
 
     fn check_time(&self, payload: &Payload, now: UnixMs) -> Result<(), Refusal> {
@@ -222,16 +267,37 @@ impl Trust {
     }
 }
 
-impl Certificates {
-    fn insert(&mut self, hash: [u8; 32], certificate: Certificate) {
-        if self.good.insert(hash, certificate).is_none() {
+impl<V: Clone> Remembered<V> {
+    fn new(limit: usize) -> Self {
+        Self { values: HashMap::new(), order: VecDeque::new(), limit }
+    }
+
+    fn get(&self, hash: &[u8; 32]) -> Option<V> {
+        self.values.get(hash).cloned()
+    }
+
+    fn insert(&mut self, hash: [u8; 32], value: V) {
+        if self.values.insert(hash, value).is_none() {
             self.order.push_back(hash);
         }
-        while self.order.len() > MAX_CERTIFICATES {
+        while self.order.len() > self.limit {
             if let Some(oldest) = self.order.pop_front() {
-                self.good.remove(&oldest);
+                self.values.remove(&oldest);
             }
         }
+    }
+}
+
+fn lock<V>(remembered: &Mutex<V>) -> MutexGuard<'_, V> {
+    remembered.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check_name(found: &ResourceName, expected: Option<&ResourceName>) -> Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != found => {
+            Err(Refusal::WrongName { expected: expected.clone(), found: found.clone() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -246,15 +246,39 @@ fn a_refusal_tells_forged_from_expired() {
 }
 
 #[test]
-fn the_certificates_remembered_are_bounded() {
-    let mut certificates = Certificates::default();
-    let certificate = Enrolled::new().certificate(1, &[ALICE]);
-    for nth in 0..5000u32 {
+fn what_is_remembered_is_bounded() {
+    let mut remembered = Remembered::new(100);
+    for nth in 0..500u32 {
         let hash: [u8; 32] = Sha256::digest(nth.to_be_bytes()).into();
-        certificates.insert(hash, certificate.clone());
-        certificates.insert(hash, certificate.clone());
+        remembered.insert(hash, nth);
+        remembered.insert(hash, nth);
+        assert_eq!(remembered.get(&hash), Some(nth));
     }
-    assert_eq!((certificates.good.len(), certificates.order.len()), (MAX_CERTIFICATES, MAX_CERTIFICATES));
+    assert_eq!((remembered.values.len(), remembered.order.len()), (100, 100));
+}
+
+#[test]
+fn a_record_that_is_known_is_asked_again_for_all_that_may_change() {
+    let world = Enrolled::new();
+    let (name, bob) = (name(ALICE), name(BOB));
+    let certificate = world.certificate(1, &[ALICE]);
+    let draft = alice();
+    let envelope = draft.seal(Some(&certificate));
+    let verify = |expected: Option<&ResourceName>, now| world.trust.verify(&envelope, expected, now);
+    let first = verify(None, NOW).unwrap();
+    // It is the very same, which was checked but once.
+    let again = verify(Some(&name), NOW).unwrap();
+    assert!(Arc::ptr_eq(&first.shared_envelope(), &again.shared_envelope()));
+    assert_eq!(verify(Some(&bob), NOW), Err(Refusal::WrongName { expected: bob, found: name.clone() }));
+    assert_eq!(verify(None, draft.payload.expires), Err(Refusal::Expired { at: draft.payload.expires }));
+    assert!(matches!(verify(None, UnixMs(NOW.0 - 31_000)), Err(Refusal::FromTheFuture { .. })));
+    let too_late = UnixMs(certificate.not_after().0 + 1);
+    assert_eq!(verify(None, too_late), Err(Refusal::CertificateExpired { at: certificate.not_after() }));
+    world.trust.pin(name, testing::key(1).public());
+    assert!(!again.is_pinned() && verify(None, NOW).unwrap().is_pinned());
+    let serial = certificate.serial().to_owned();
+    world.trust.set_revocations(world.authority.revoke(None, std::slice::from_ref(&serial), NOW).unwrap());
+    assert_eq!(verify(None, NOW), Err(Refusal::Revoked { serial }));
 }
 
 #[test]
