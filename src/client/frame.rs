@@ -14,6 +14,9 @@ pub const MAX_FRAME: usize = 1 << 20;
 /// them at a time.
 pub const MAX_REQUEST: usize = 1 << 17;
 
+/// What few frames are longer than, in octets: the memory for one need not be found several times.
+const USUAL: usize = 4096;
+
 /// A typed request: its service name and the type of its answer.
 pub trait Call: Serialize + DeserializeOwned {
     /// The name that selects the handler at the member.
@@ -165,7 +168,7 @@ impl ResponseFrame {
 /// # Errors
 /// [`CodecError::Unencodable`].
 pub fn encode<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, CodecError> {
-    let mut octets = Vec::with_capacity(256);
+    let mut octets = Vec::with_capacity(USUAL);
     ciborium::into_writer(value, &mut octets)
         .map_err(|error| CodecError::Unencodable { what, why: error.to_string() })?;
     Ok(octets)
@@ -189,7 +192,8 @@ pub fn decode<T: DeserializeOwned>(octets: &[u8], what: &'static str) -> Result<
 /// [`CodecError::Unencodable`], also for a value longer than [`MAX_FRAME`].
 pub fn framed<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, CodecError> {
     let unencodable = |why: String| CodecError::Unencodable { what, why };
-    let mut octets = vec![0; 4];
+    let mut octets = Vec::with_capacity(USUAL);
+    octets.extend_from_slice(&[0; 4]);
     ciborium::into_writer(value, &mut octets).map_err(|error| unencodable(error.to_string()))?;
     let length = octets.len() - 4;
     if length > MAX_FRAME {

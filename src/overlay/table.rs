@@ -223,12 +223,12 @@ impl RoutingTable {
 
     /// The peers closest to `target`, nearest first.
     pub fn closest(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
-        closest(self.entries(), target, count)
+        closest(self.entries(), self.peers, target, count)
     }
 
     /// Of the peers that were met, those closest to `target`, nearest first.
     pub fn closest_met(&self, target: &Position, count: usize) -> Vec<PeerInfo> {
-        closest(self.entries().filter(|entry| entry.met), target, count)
+        closest(self.entries().filter(|entry| entry.met), self.peers, target, count)
     }
 
     /// How many peers that were met stand closer to `target` than this one does.
@@ -243,8 +243,14 @@ impl RoutingTable {
     }
 }
 
-fn closest<'a>(entries: impl Iterator<Item = &'a Entry>, target: &Position, count: usize) -> Vec<PeerInfo> {
-    let mut by_distance: Vec<_> = entries.map(|entry| (entry.position.distance(target), entry)).collect();
+fn closest<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    at_most: usize,
+    target: &Position,
+    count: usize,
+) -> Vec<PeerInfo> {
+    let mut by_distance = Vec::with_capacity(at_most);
+    by_distance.extend(entries.map(|entry| (entry.position.distance(target), entry)));
     if count < by_distance.len() {
         by_distance.select_nth_unstable_by_key(count, |(distance, _)| *distance);
         by_distance.truncate(count);

@@ -28,10 +28,14 @@ impl Walk {
                 new += usize::from(self.hear_of(info, *path, hop, Some(*from)));
             }
         }
+        for path in paths {
+            self.forget_farthest(path);
+        }
         new
     }
 
-    /// Notes what a path was told of a peer. Whether the peer is a new candidate.
+    /// Notes what a path was told of a peer, within its limit once [`Walk::forget_farthest`] has been called. Whether
+    /// the peer is a new candidate.
     pub(super) fn hear_of(&mut self, info: PeerInfo, path: u8, hop: u8, via: Option<PeerId>) -> bool {
         let mut addresses: Vec<String> = Vec::new();
         for address in info.addresses {
@@ -48,7 +52,6 @@ impl Walk {
                 if matches!(candidate.state, State::Failed(_)) {
                     candidate.revive();
                 }
-                self.forget_farthest(path);
             }
             return false;
         }
@@ -58,23 +61,20 @@ impl Walk {
         }
         self.populated |= bit(path);
         self.candidates.insert(distance, Candidate::new(info.peer, Offer { path, hop, via, addresses }));
-        self.forget_farthest(path);
         true
     }
 
     /// Keeps what a path was told and has not used within its limit.
-    fn forget_farthest(&mut self, path: u8) {
-        let unused = |candidate: &Candidate| candidate.visit.is_none() && candidate.paths() & bit(path) != 0;
-        let unused = self.candidates.iter().filter(|(_, candidate)| unused(candidate));
-        let unused: Vec<_> = unused.map(|(distance, _)| *distance).collect();
-        if unused.len() <= self.config.max_candidates {
-            return;
-        }
-        let Some(farthest) = unused.last() else { return };
-        if let Some(candidate) = self.candidates.get_mut(farthest) {
+    pub(super) fn forget_farthest(&mut self, path: u8) {
+        let is_unused = |candidate: &Candidate| candidate.visit.is_none() && candidate.paths() & bit(path) != 0;
+        let unused = self.candidates.values().filter(|candidate| is_unused(candidate)).count();
+        for _ in self.config.max_candidates..unused {
+            let farthest = self.candidates.iter_mut().rev().find(|(_, candidate)| is_unused(candidate));
+            let Some((distance, candidate)) = farthest else { return };
             candidate.offers.retain(|offer| offer.path != path);
             if candidate.offers.is_empty() {
-                self.candidates.remove(farthest);
+                let distance = *distance;
+                self.candidates.remove(&distance);
             }
         }
     }
