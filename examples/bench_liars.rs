@@ -29,6 +29,10 @@ use p2psip::{
     record::Trust,
 };
 
+// As in the tools that are members.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many leading bits the first liars have in common with the name: enough to be its storers among some hundred.
 const NEAR: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
