@@ -61,12 +61,21 @@ impl Tool {
         let exits = self.exits.iter().map(|(code, meaning)| format!("{code} {meaning}; ")).collect::<String>();
         let mut after = format!("Exit codes: {exits}{INTERRUPTED} interrupted.\n\nExamples:");
         after.push_str(&self.examples(columns));
-        (self.bare)()
-            .bin_name(self.name)
-            .disable_help_subcommand(true)
-            .version(env!("CARGO_PKG_VERSION"))
-            .term_width(columns.into())
-            .after_help(after)
+        self.parser().term_width(columns.into()).after_help(after)
+    }
+
+    /// The command without what its help says besides: all that parsing takes.
+    fn parser(&self) -> Command {
+        (self.bare)().bin_name(self.name).disable_help_subcommand(true).version(env!("CARGO_PKG_VERSION"))
+    }
+
+    /// Parses `arguments`, without the program's name.
+    fn parse<A: ToolArgs>(&self, arguments: &[OsString], columns: u16) -> Result<A, clap::Error> {
+        let parsed = self.parser().no_binary_name(true).try_get_matches_from(arguments).or_else(|_| {
+            // The help was asked for, most likely; it takes as long to write as everything else to parse.
+            self.command_of(columns).no_binary_name(true).try_get_matches_from(arguments)
+        });
+        parsed.and_then(|matches| A::from_arg_matches(&matches))
     }
 
     /// The examples with what they do beside them, or below them where there is no room for that.
@@ -135,9 +144,7 @@ pub(super) fn run<A: ToolArgs>(
     work: impl FnOnce(A, &Env, &mut Output<'_, '_>) -> Result<u8, Stop>,
 ) -> u8 {
     let color = color_of(&arguments);
-    let command = tool.command_of(io.width.unwrap_or(HELP_WIDTH).clamp(60, 120)).no_binary_name(true);
-    let parsed = command.try_get_matches_from(arguments).and_then(|matches| A::from_arg_matches(&matches));
-    let args = match parsed {
+    let args: A = match tool.parse(&arguments, io.width.unwrap_or(HELP_WIDTH).clamp(60, 120)) {
         Ok(args) => args,
         Err(error) => {
             let common = CommonArgs { color, ..CommonArgs::default() };

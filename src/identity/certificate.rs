@@ -8,7 +8,7 @@ use x509_parser::{
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension, X509Extension},
     prelude::FromDer,
-    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo, X509Version},
+    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo, X509Name, X509Version},
 };
 
 use super::{CertificateError, PublicKey, pem};
@@ -37,7 +37,6 @@ struct Fields {
     signature: [u8; 64],
     issuer: Vec<u8>,
     subject: Vec<u8>,
-    subject_text: String,
     public_key: PublicKey,
     names: Vec<ResourceName>,
     serial: String,
@@ -126,8 +125,9 @@ impl Certificate {
     }
 
     /// The subject for people (`CN=p2psip.org`); empty for members, who are their names.
-    pub fn subject(&self) -> &str {
-        &self.0.subject_text
+    pub fn subject(&self) -> String {
+        // Written when it is asked for: that needs a register of all attributes, and hardly anybody asks.
+        X509Name::from_der(&self.0.subject).map(|(_, name)| name.to_string()).unwrap_or_default()
     }
 
     /// Checks that `ca` issued this certificate to a member and that both are valid now.
@@ -228,7 +228,6 @@ fn read(der: &[u8]) -> Result<Fields, String> {
         signature,
         issuer: tbs.issuer.as_raw().to_vec(),
         subject: tbs.subject.as_raw().to_vec(),
-        subject_text: tbs.subject.to_string(),
         public_key,
         role: extensions.role(),
         names: extensions.names,

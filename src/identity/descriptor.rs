@@ -158,8 +158,7 @@ pub struct Descriptor {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(rename = "version")]
-    _version: u32,
+    version: u32,
     overlay: OverlayId,
     #[serde(default)]
     local: bool,
@@ -199,6 +198,18 @@ impl Descriptor {
         ca: Option<Certificate>,
         limits: Limits,
     ) -> Result<Self, IdentityError> {
+        Self::known(overlay, local, policy, ca, limits)?.check_authority()
+    }
+
+    /// The same without asking whether the CA has signed its own certificate, which says nothing about whether to trust
+    /// it (RFC 5280 §6.1.1 takes a trust anchor's name and key as they are): of a descriptor that was checked before.
+    fn known(
+        overlay: OverlayId,
+        local: bool,
+        policy: Policy,
+        ca: Option<Certificate>,
+        limits: Limits,
+    ) -> Result<Self, IdentityError> {
         let error = |why: String| IdentityError::Descriptor { why };
         if !local && !overlay.is_fqdn() {
             return Err(error(format!(
@@ -209,10 +220,7 @@ impl Descriptor {
         match (policy, &ca) {
             (Policy::Enrolled, None) => return Err(error("the policy enrolled needs the certificate of a CA".into())),
             (Policy::Open, Some(_)) => return Err(error("the policy open has no CA, but one is given".into())),
-            (Policy::Enrolled, Some(ca)) => {
-                ca.check_authority().map_err(|reason| error(format!("its CA's certificate is refused: {reason}")))?;
-            }
-            (Policy::Open, None) => {}
+            (Policy::Enrolled, Some(_)) | (Policy::Open, None) => {}
         }
         limits.check().map_err(error)?;
         let hashed = Hashed {
@@ -229,26 +237,43 @@ impl Descriptor {
         Ok(Self { overlay, local, policy, ca, limits, hash })
     }
 
+    fn check_authority(self) -> Result<Self, IdentityError> {
+        match self.ca.as_ref().map_or(Ok(()), Certificate::check_authority) {
+            Ok(()) => Ok(self),
+            Err(reason) => Err(IdentityError::Descriptor { why: format!("its CA's certificate is refused: {reason}") }),
+        }
+    }
+
     /// Reads a descriptor from TOML; an unknown key is refused, for it may be a limit that others keep.
     ///
     /// # Errors
     /// [`IdentityError::Descriptor`].
     pub fn from_toml(text: &str) -> Result<Self, IdentityError> {
+        Self::read(text)?.check_authority()
+    }
+
+    fn read(text: &str) -> Result<Self, IdentityError> {
         let error = |why: String| IdentityError::Descriptor { why };
         if text.len() > MAX_TEXT {
             return Err(error("it is longer than 64 KiB".to_owned()));
         }
-        let Version { version } = toml::from_str(text).map_err(|why| error(one_line(text, &why)))?;
+        let explain = |why| error(one_line(text, &why));
+        let file = toml::from_str::<File>(text);
+        let version = match &file {
+            Ok(file) => file.version,
+            // What another version says may be unintelligible, but that it is another one can be told.
+            Err(_) => toml::from_str::<Version>(text).map_err(explain)?.version,
+        };
         if version != VERSION {
             return Err(error(format!("it is of version {version}; this program knows version {VERSION}")));
         }
-        let file: File = toml::from_str(text).map_err(|why| error(one_line(text, &why)))?;
+        let file = file.map_err(explain)?;
         let ca = file
             .ca
             .map(|text| Certificate::from_pem(&text))
             .transpose()
             .map_err(|reason| error(format!("its CA's certificate is refused: {reason}")))?;
-        Self::new(file.overlay, file.local, file.policy, ca, file.limits)
+        Self::known(file.overlay, file.local, file.policy, ca, file.limits)
     }
 
     /// The descriptor as a commented TOML file.
@@ -284,7 +309,8 @@ impl Descriptor {
         )
     }
 
-    /// Reads a descriptor file.
+    /// Reads a file that [`Descriptor::save`] has written. What was checked before it was saved is not checked again: it
+    /// takes a tool that lives for 2 ms a good part of them.
     ///
     /// # Errors
     /// [`IdentityError::Format`] with the rule that is broken, [`IdentityError::Io`].
@@ -296,7 +322,7 @@ impl Descriptor {
         };
         let octets = files::read(path, MAX_TEXT as u64)?;
         let text = str::from_utf8(&octets).map_err(|_| format("it is not text".to_owned()))?;
-        Self::from_toml(text).map_err(|error| match error {
+        Self::read(text).map_err(|error| match error {
             IdentityError::Descriptor { why } => format(why),
             other => other,
         })

@@ -5,13 +5,18 @@
 
 use std::{
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use rustix::io::Errno;
 use serde::{Serialize, de::DeserializeOwned};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{UnixListener, UnixStream},
@@ -108,7 +113,7 @@ impl SocketClient {
     /// [`SocketError::Absent`], [`SocketError::Foreign`].
     pub async fn connect(path: &Path) -> Result<Self, SocketError> {
         let absent = |why| SocketError::Absent { path: path.to_owned(), why };
-        let stream = UnixStream::connect(path).await.map_err(absent)?;
+        let stream = connect_now(path).map_err(absent)?;
         let uid = stream.peer_cred().map_err(absent)?.uid();
         if uid != own_uid() {
             return Err(SocketError::Foreign { path: path.to_owned(), uid });
@@ -137,7 +142,14 @@ impl SocketClient {
         }
         let octets = framed(&RequestFrame::of(call)?, C::SERVICE)?;
         self.awaiting = true;
-        self.stream.write_all(&octets).await.map_err(|why| self.broken(why))
+        // As a rule there is room for all of it, and it is sent before the event loop has heard of the socket.
+        let sent = match rustix::io::write(&self.stream, &octets) {
+            Ok(sent) => sent,
+            Err(Errno::WOULDBLOCK | Errno::INTR) => 0,
+            Err(why) => return Err(self.broken(why.into())),
+        };
+        let rest = octets.get(sent..).unwrap_or_default();
+        self.stream.write_all(rest).await.map_err(|why| self.broken(why))
     }
 
     /// Waits for the reply to what was sent.
@@ -220,6 +232,15 @@ impl Drop for SocketServer {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Connects without a turn of the event loop: to a unix socket one is connected at once, or not at all. What is sent at
+/// once too is there when the member looks who has come.
+fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    UnixStream::from_std(OwnedFd::from(socket).into())
 }
 
 /// The device and number of a file.

@@ -219,7 +219,7 @@ fn show_file(path: &Path, trust: &Trust, now: UnixMs, items: &mut Vec<Shown>) ->
             Document::Certificate(certificate) => Item::Certificate {
                 serial: certificate.serial().to_owned(),
                 ca: certificate.is_authority(),
-                subject: certificate.subject().to_owned(),
+                subject: certificate.subject(),
                 names: certificate.names().to_vec(),
                 public_key: certificate.public_key(),
                 not_before_ms: certificate.not_before(),
