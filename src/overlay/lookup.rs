@@ -368,8 +368,11 @@ impl LookupMachine {
         if waited >= self.config.gather_limit {
             return true;
         }
-        let holders: Vec<_> = self.storers().into_iter().filter(|peer| self.holds(peer)).collect();
-        let Some(nearest) = holders.first() else { return false };
+        let mut holders: Vec<_> = self.storers().into_iter().filter(|peer| self.holds(peer)).collect();
+        let Some(nearest) = holders.first().copied() else { return false };
+        // Where others have come closer, what changes is stored with them: who was a storer may have missed it.
+        let k = self.walk.config().k;
+        holders.retain(|peer| self.walk.living_closer_than(&peer.position()) < k);
         if holders.len() >= self.config.enough {
             // Three storers that one peer made up are one liar.
             let is_local = self.local.is_some_and(|local| holders.contains(&local));
@@ -377,7 +380,7 @@ impl LookupMachine {
                 return true;
             }
         }
-        waited >= self.config.gather && !self.walk.is_closer_coming(nearest, now)
+        waited >= self.config.gather && !self.walk.is_closer_coming(&nearest, now)
     }
 
     /// Whether several of the closest known have answered, over several paths, and none of them holds anything.

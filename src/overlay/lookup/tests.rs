@@ -110,6 +110,34 @@ fn nobody_else_is_asked_while_enough_are_about_to_answer() {
 }
 
 #[test]
+fn who_was_a_storer_before_others_came_closer_is_not_enough() {
+    let (now, all) = (Instant::now(), peers(16));
+    let [old, new] = [NOW.0, NOW.0 + 1].map(|sequence| sealed(&Draft::user(ALICE, 1).sequence(sequence)));
+    let trust = trust();
+    let config = LookupConfig::for_overlay(trust.descriptor().limits());
+    // Known before are those alone that have held it for long; each of them knows the eight that have come.
+    let known = all[8..11].to_vec();
+    let mut machine = LookupMachine::new(ResourceName::parse(ALICE).unwrap(), known.clone(), None, config, trust, now);
+    let mut rounds = Vec::new();
+    let outcome = loop {
+        let mut asked = Vec::new();
+        while let Step::Ask(ask) = machine.poll(now, NOW) {
+            asked.push(ask.peer.peer);
+        }
+        if asked.is_empty() {
+            break machine.outcome(now, NOW);
+        }
+        for peer in &asked {
+            let held = if known.iter().any(|known| known.peer == *peer) { &old } else { &new };
+            let reply = FetchReply { envelopes: vec![held.clone()], closer: all[..8].to_vec() };
+            machine.on_reply(peer, reply, now, NOW);
+        }
+        rounds.push(asked.len());
+    };
+    assert_eq!((outcome.reply.envelopes, rounds), (vec![new], vec![3, 3]));
+}
+
+#[test]
 fn a_glance_is_over_when_three_of_the_closest_hold_nothing_and_proves_nothing() {
     let (now, seeds) = (Instant::now(), peers(16));
     let run = |glance, held: Option<&ByteBuf>| {

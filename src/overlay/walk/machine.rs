@@ -276,6 +276,13 @@ impl Walk {
         closer.filter(|(_, candidate)| candidate.is_credible()).count()
     }
 
+    /// The same, of those that have answered or may still do so.
+    pub fn living_closer_than(&self, position: &Position) -> usize {
+        let closer = self.candidates.range(..position.distance(&self.target));
+        let lives = |candidate: &Candidate| !matches!(candidate.state, State::Failed(_));
+        closer.filter(|(_, candidate)| candidate.is_credible() && lives(candidate)).count()
+    }
+
     /// Those of the `k` closest peers known that have answered.
     pub fn near(&self) -> impl Iterator<Item = PeerId> + '_ {
         let near = self.candidates.values().take(self.config.k);
