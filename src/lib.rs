@@ -91,6 +91,7 @@
 //! - **Everything has a limit**, and nothing panics on any input.
 //! - **Times** are [`clock::UnixMs`] on the wire and on disk, [`std::time::Instant`] within a process.
 
+pub mod bounded;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -8,7 +8,7 @@ use crate::support::{files_below, root};
 
 /// The steps from the bottom up. Modules on one step never import each other, and nothing imports upwards.
 const STEPS: [&[&str]; 12] = [
-    &["clock", "kind"],
+    &["bounded", "clock", "kind"],
     &["name"],
     &["identity"],
     &["record"],

@@ -275,7 +275,7 @@ fn in_a_large_overlay_lookups_take_several_hops_and_few_members_hold_a_record() 
     for user in &users {
         register(&contact(user)).exits(0);
     }
-    let mut hops = Vec::new();
+    let (mut hops, mut again) = (Vec::new(), Vec::new());
     for user in &users {
         let (holders, members) = (world.holders(&user.name()).len(), world.world.members().len());
         // A loaded machine has some storers taken for dead, and others hold it in their place.
@@ -283,13 +283,22 @@ fn in_a_large_overlay_lookups_take_several_hops_and_few_members_hold_a_record() 
         for (via, options) in world.ways(user) {
             let json = lookup(&format!("--json {options} {}", user.aor)).exits(0).json();
             assert_eq!(json["records"][0]["instance"], user.key.instance().to_string(), "{via}: {json}");
-            if via == "walk" {
-                hops.push(json["hops"].as_u64().unwrap());
+            match via {
+                "walk" => hops.push(json["hops"].as_u64().unwrap()),
+                // A member remembers who had the records, and asks them at once.
+                "socket" => {
+                    let json = lookup(&format!("--json {options} {}", user.aor)).exits(0).json();
+                    assert_eq!(json["records"][0]["instance"], user.key.instance().to_string(), "again: {json}");
+                    again.push(json["hops"].as_u64().unwrap());
+                }
+                _ => {}
             }
         }
     }
     let at_least = |n: u64| hops.iter().filter(|hops| **hops >= n).count();
     assert!(at_least(2) > hops.len() / 2 && at_least(3) > 0, "{hops:?}");
+    // On a loaded machine one of them may have been too slow.
+    assert!(again.iter().filter(|hops| **hops == 1).count() >= again.len() - 3, "{again:?}");
     let absent = world.user("absent");
     for (via, options) in world.ways(&absent) {
         let ran = lookup(&format!("{options} {}", absent.aor));

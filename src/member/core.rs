@@ -18,6 +18,7 @@ use self::stores::delete;
 pub use self::stores::remembered;
 use super::{MemberConfig, handlers, keep::Kept, proxy, services::Catalogue};
 use crate::{
+    bounded::Bounded,
     client::{Call, ErrorCode, ErrorReply, Event, PeerInfo, RequestFrame, ResponseFrame, StatusReply, StoreReply},
     clock::UnixMs,
     identity::{Descriptor, Home},
@@ -25,7 +26,7 @@ use crate::{
     overlay::{
         Answer, Caller,
         drive::{self, TreeReader, Vicinity},
-        lookup::{LookupConfig, LookupOutcome},
+        lookup::{LookupConfig, LookupOutcome, TraceLine},
         persist::PersistError,
         storer::{Change, Storer},
         swarm::{AskError, Network},
@@ -35,6 +36,8 @@ use crate::{
 
 /// Peers of the routing table that a walk starts from.
 const SEEDS: usize = 20;
+/// Names of which it is remembered who had their records.
+const MAX_NAMES: usize = 256;
 /// What answers the requests of a service that is not built in.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
@@ -60,6 +63,9 @@ pub(super) struct Core {
     catalogue: Catalogue,
     /// Where a record was refused because others stand closer, if that has not been looked into.
     doubted: Mutex<Option<Position>>,
+    /// The storers that had the records of names looked up lately: the next walk there begins with those that are still
+    /// connected. What they said is not remembered.
+    storers: Mutex<Bounded<Position, Vec<PeerId>>>,
     /// What its proxy peer tells of itself, for as long as there is one.
     proxy: Mutex<Weak<proxy::Hub>>,
     request_timeout: Duration,
@@ -95,6 +101,7 @@ impl Core {
             list_changed: Mutex::default(),
             reported: Mutex::default(),
             doubted: Mutex::default(),
+            storers: Mutex::new(Bounded::new(MAX_NAMES)),
             proxy: Mutex::default(),
             restored: u32::try_from(restored.records).unwrap_or(u32::MAX),
             home: config.home.clone(),
@@ -260,8 +267,27 @@ impl Core {
             return self.discover_all(service, timeout).await.into();
         }
         let position = name.position();
-        let (seeds, own) = (self.seeds(&position), self.own(&position));
-        drive::lookup(self.network(), name, seeds, own, self.lookup_config(timeout), self.trust.clone()).await
+        let (mut seeds, own) = (self.seeds(&position), self.own(&position));
+        for peer in self.storers_met(&position) {
+            if seeds.iter().all(|seed| seed.peer != peer) {
+                seeds.push(PeerInfo { peer, addresses: Vec::new() });
+            }
+        }
+        let config = self.lookup_config(timeout);
+        let outcome = drive::lookup(self.network(), name, seeds, own, config, self.trust.clone()).await;
+        let was_right = |line: &&TraceLine| line.storer && !line.held.is_empty() && line.differences.is_empty();
+        let right: Vec<_> = outcome.trace.iter().filter(was_right).map(|line| line.visit.peer).collect();
+        if !right.is_empty() {
+            lock(&self.storers).insert(position, right);
+        }
+        outcome
+    }
+
+    /// The storers that had the records there at the last lookup and are still connected.
+    fn storers_met(&self, position: &Position) -> Vec<PeerId> {
+        let mut storers = lock(&self.storers).get(position).cloned().unwrap_or_default();
+        storers.retain(|peer| !self.network.seen_at(peer).is_empty());
+        storers
     }
 
     /// How this member reads the nodes of services' trees.

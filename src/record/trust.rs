@@ -1,7 +1,7 @@
 //! Who may store what: the one check that storers and readers make of every record.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use super::{
     service::MAX_SERVICE_LIFETIME,
 };
 use crate::{
+    bounded::Bounded,
     clock::UnixMs,
     identity::{Certificate, CertificateError, Descriptor, Policy, PublicKey, RevocationList},
     name::{PeerId, ResourceName},
@@ -29,6 +30,9 @@ const MAX_CERTIFICATES: usize = 4096;
 const MAX_GENUINE: usize = 1024;
 const MAX_FORGED: usize = 256;
 
+/// What signatures were checked of, by the SHA-256 of its octets.
+type Remembered<V> = Mutex<Bounded<[u8; 32], V>>;
+
 /// What a verifier believes: the overlay's descriptor, what its CA has revoked, and the keys that the user has pinned.
 ///
 /// Shared between threads: verifying takes some 60 µs the first time, nearly all for the signature, and needs no
@@ -39,13 +43,14 @@ pub struct Trust {
     revocations: RwLock<Option<RevocationList>>,
     pins: RwLock<BTreeMap<ResourceName, BTreeSet<PublicKey>>>,
     /// Certificates that the CA has signed, by their DER: a member renews its record many times with one certificate.
-    certificates: Mutex<Remembered<Certificate>>,
+    /// Only what the CA has signed gets in, so nobody else can push others out.
+    certificates: Remembered<Certificate>,
     /// Records that were rightly signed, by their envelopes: each storer of a name returns the same ones, and that to
     /// every reader.
-    genuine: Mutex<Remembered<Genuine>>,
+    genuine: Remembered<Genuine>,
     /// Envelopes that were not signed by whom they name. Anybody can make up others, and push these out; whoever is just
     /// damaged, or lies without effort, costs one check.
-    forged: Mutex<Remembered<()>>,
+    forged: Remembered<()>,
 }
 
 /// A record that was rightly signed. Whether it holds is asked each time: that depends on the time, and on the CA.
@@ -55,16 +60,6 @@ struct Genuine {
     certificate: Option<Certificate>,
 }
 
-/// What signatures were checked of, by the SHA-256 of its octets. In an enrolled overlay only what the CA has signed, or
-/// who was certified by it, gets in, so nobody else can push others out.
-#[derive(Debug)]
-struct Remembered<V> {
-    values: HashMap<[u8; 32], V>,
-    /// In the order of their arrival.
-    order: VecDeque<[u8; 32]>,
-    limit: usize,
-}
-
 impl Trust {
     /// What a member of the overlay believes that knows this revocation list, if any.
     pub fn new(descriptor: Arc<Descriptor>, revocations: Option<RevocationList>) -> Self {
@@ -72,9 +67,9 @@ impl Trust {
             descriptor,
             revocations: RwLock::new(revocations),
             pins: RwLock::default(),
-            certificates: Mutex::new(Remembered::new(MAX_CERTIFICATES)),
-            genuine: Mutex::new(Remembered::new(MAX_GENUINE)),
-            forged: Mutex::new(Remembered::new(MAX_FORGED)),
+            certificates: Mutex::new(Bounded::new(MAX_CERTIFICATES)),
+            genuine: Mutex::new(Bounded::new(MAX_GENUINE)),
+            forged: Mutex::new(Bounded::new(MAX_FORGED)),
         }
     }
 
@@ -143,7 +138,7 @@ impl Trust {
             return Err(Refusal::TooLarge { bytes: count(envelope.len()), limit: count(limit) });
         }
         let digest = Sha256::digest(envelope).into();
-        let known = lock(&self.genuine).get(&digest);
+        let known = lock(&self.genuine).get(&digest).cloned();
         if let Some(Genuine { record, certificate }) = known.filter(|known| self.is_pinned_as_then(&known.record)) {
             check_name(record.name(), expected)?;
             certificate.map_or(Ok(()), |certificate| self.check_certificate(&certificate, now))?;
@@ -214,7 +209,7 @@ impl Trust {
     fn certificate(&self, der: &[u8], now: UnixMs) -> Result<Certificate, Refusal> {
         let ca = self.descriptor.ca().ok_or(Refusal::UnknownAuthority)?;
         let hash: [u8; 32] = Sha256::digest(der).into();
-        let known = lock(&self.certificates).get(&hash);
+        let known = lock(&self.certificates).get(&hash).cloned();
         let certificate = match known {
             Some(certificate) => certificate,
             None => {
@@ -267,28 +262,7 @@ impl Trust {
     }
 }
 
-impl<V: Clone> Remembered<V> {
-    fn new(limit: usize) -> Self {
-        Self { values: HashMap::new(), order: VecDeque::new(), limit }
-    }
-
-    fn get(&self, hash: &[u8; 32]) -> Option<V> {
-        self.values.get(hash).cloned()
-    }
-
-    fn insert(&mut self, hash: [u8; 32], value: V) {
-        if self.values.insert(hash, value).is_none() {
-            self.order.push_back(hash);
-        }
-        while self.order.len() > self.limit {
-            if let Some(oldest) = self.order.pop_front() {
-                self.values.remove(&oldest);
-            }
-        }
-    }
-}
-
-fn lock<V>(remembered: &Mutex<V>) -> MutexGuard<'_, V> {
+fn lock<V>(remembered: &Remembered<V>) -> MutexGuard<'_, Bounded<[u8; 32], V>> {
     remembered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

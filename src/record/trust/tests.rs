@@ -246,18 +246,6 @@ fn a_refusal_tells_forged_from_expired() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
-    let mut remembered = Remembered::new(100);
-    for nth in 0..500u32 {
-        let hash: [u8; 32] = Sha256::digest(nth.to_be_bytes()).into();
-        remembered.insert(hash, nth);
-        remembered.insert(hash, nth);
-        assert_eq!(remembered.get(&hash), Some(nth));
-    }
-    assert_eq!((remembered.values.len(), remembered.order.len()), (100, 100));
-}
-
-#[test]
 fn a_record_that_is_known_is_asked_again_for_all_that_may_change() {
     let world = Enrolled::new();
     let (name, bob) = (name(ALICE), name(BOB));
