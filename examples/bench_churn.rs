@@ -3,6 +3,8 @@
 //! `cargo run --release --example bench_churn [-- MEMBERS]`, or `bench/churn`. The readers are members that survive: half
 //! of the overlay, outside the [`World`] so that they can go on reading while the world loses its own.
 
+mod registered;
+
 use std::{
     io::Write as _,
     sync::{
@@ -12,17 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use p2psip::{
-    client::{Put, Verdict},
-    clock::UnixMs,
+    client::Verdict,
     identity::SecretKey,
     lab::{LabOptions, World},
     member::{Member, MemberConfig},
-    name::{Aor, PeerId, ResourceName},
-    record::{Body, Contact, Payload, seal},
+    name::PeerId,
 };
 use serde_json::json;
+
+use self::registered::Registered;
 
 /// Names looked up.
 const NAMES: usize = 32;
@@ -33,14 +35,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 const BEFORE: Duration = Duration::from_secs(3);
 const AFTER: Duration = Duration::from_secs(15);
 const TIMEOUT: Duration = Duration::from_secs(5);
-const LIFETIME: Duration = Duration::from_secs(600);
-
-/// A registered name.
-struct Registered {
-    name: ResourceName,
-    sequence: u64,
-    storers: Vec<PeerId>,
-}
 
 /// One lookup.
 struct Read {
@@ -63,7 +57,11 @@ async fn main() -> Result<()> {
     }
     let readers = Arc::new(readers);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let names = Arc::new(register(&world, &readers).await?);
+    let mut names = Vec::with_capacity(NAMES);
+    for (index, member) in (0..NAMES).zip(readers.iter().cycle()) {
+        names.push(Registered::new(&world, member, index).await?);
+    }
+    let names = Arc::new(names);
 
     let stop = Arc::new(AtomicBool::new(false));
     let turn = Arc::new(AtomicUsize::new(0));
@@ -119,30 +117,6 @@ async fn join(world: &World, index: usize) -> Result<Member> {
     config.peers =
         (0..3).filter_map(|step| members.get((index + step * 17) % members.len())).map(Member::info).collect();
     Ok(Member::start(config).await?)
-}
-
-/// Registers the names, each with a key of its own.
-async fn register(world: &World, members: &[Arc<Member>]) -> Result<Vec<Registered>> {
-    let mut registered = Vec::with_capacity(NAMES);
-    for (index, member) in (0..NAMES).zip(members.iter().cycle()) {
-        let aor = Aor::parse(&format!("sip:user{index}@{}", world.descriptor().overlay()))?;
-        let name = ResourceName::from(aor);
-        let key = SecretKey::generate()?;
-        let certificate = world.enrol(&key, std::slice::from_ref(&name))?;
-        let now = UnixMs::now();
-        let contacts = vec![Contact::Sip { uri: format!("sip:user{index}@192.0.2.1"), q: 1000 }];
-        let payload = Payload {
-            name: name.clone(),
-            sequence: now.0,
-            expires: now.after(LIFETIME),
-            body: Body::User { contacts },
-        };
-        let envelope = seal(&payload, &key, certificate.as_ref())?;
-        let reply = member.put(Put { envelope: envelope.into(), timeout_ms: 5000 }).await;
-        ensure!(!reply.stored.is_empty(), "nobody stored {name}");
-        registered.push(Registered { name, sequence: now.0, storers: reply.stored });
-    }
-    Ok(registered)
 }
 
 /// Looks names up through one member after the other until told to stop.

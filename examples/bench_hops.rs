@@ -1,7 +1,10 @@
 //! What a lookup costs as the overlay grows: requests, hops and time, as JSON lines, one for each size.
 //!
-//! `cargo run --release --example bench_hops [-- SIZE...]`, or `bench/hops`, which draws it. Two ways to look up are
-//! measured: by a member, whose connections are warm, and by a stranger who knows one member and walks by himself.
+//! `cargo run --release --example bench_hops [-- SIZE...]`, or `bench/hops`, which draws it. Three ways to look up are
+//! measured: by a member, whose connections are warm, for the first time and again, and by a stranger who knows one
+//! member and walks by himself.
+
+mod registered;
 
 use std::{
     io::Write as _,
@@ -11,21 +14,24 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use p2psip::{
-    client::{ErrorCode, ErrorReply, LookupReply, RequestFrame, ResponseFrame, Verdict},
+    client::{ErrorCode, ErrorReply, RequestFrame, ResponseFrame, Verdict},
     identity::SecretKey,
     lab::{LabOptions, World},
-    name::{OverlayId, ResourceName, Service, ServiceUri},
     overlay::{
         Answer, Caller, Responder, drive,
-        lookup::LookupConfig,
+        lookup::{LookupConfig, LookupOutcome},
         swarm::{Network, NetworkConfig},
     },
     record::Trust,
 };
 use serde_json::json;
 
+use self::registered::Registered;
+
 const SIZES: [usize; 6] = [8, 16, 32, 64, 128, 256];
-/// Lookups of each kind at each size.
+/// Names looked up.
+const NAMES: usize = 32;
+/// Lookups of each kind at each size: as many pairs of a name and who asks.
 const LOOKUPS: usize = 200;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,32 +42,36 @@ async fn main() -> Result<()> {
         let world = World::start(LabOptions::new(size)?, &mut |_| {}).await?;
         // Members go on introducing themselves for a while.
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let names = names(world.descriptor().overlay());
-        let mut member = Costs::default();
-        for (name, asked) in names.iter().cycle().zip(world.members().iter().cycle()).take(LOOKUPS) {
-            let began = Instant::now();
-            let outcome = asked.lookup(name.clone(), TIMEOUT).await;
-            member.add(&outcome.reply, began.elapsed())?;
+        let mut names = Vec::with_capacity(NAMES);
+        for (index, member) in (0..NAMES).zip(world.members().iter().cycle()) {
+            names.push(Registered::new(&world, member, index).await?);
         }
-        let mut stranger = Costs::default();
-        for (name, entry) in names.iter().cycle().zip(world.members().iter().cycle()).take(LOOKUPS) {
+        // Three are enough for a lookup.
+        ensure!(names.iter().all(|name| name.storers.len() >= 3), "too few storers");
+        let pairs = || (0..LOOKUPS).filter_map(|nth| Some((names.get(nth % NAMES)?, nth / NAMES + nth % NAMES)));
+        let (mut first, mut again, mut stranger) = (Costs::default(), Costs::default(), Costs::default());
+        for (wanted, asked) in pairs() {
+            let asked = world.members().get(asked % size).context("no such member")?;
+            for costs in [&mut first, &mut again] {
+                let began = Instant::now();
+                let outcome = asked.lookup(wanted.name.clone(), TIMEOUT).await;
+                costs.add(wanted, &outcome, began.elapsed())?;
+            }
+        }
+        for (wanted, entry) in pairs() {
             let began = Instant::now();
             let network = client(&world).await?;
             let config = LookupConfig::for_overlay(world.descriptor().limits()).within(TIMEOUT);
             let trust = Arc::new(Trust::new(world.descriptor().clone(), None));
-            let outcome = drive::lookup(&network, name.clone(), vec![entry.info()], None, config, trust).await;
-            stranger.add(&outcome.reply, began.elapsed())?;
+            let entry = world.members().get(entry % size).context("no such member")?.info();
+            let outcome = drive::lookup(&network, wanted.name.clone(), vec![entry], None, config, trust).await;
+            stranger.add(wanted, &outcome, began.elapsed())?;
         }
-        let line = json!({ "members": size, "member": member.report(), "stranger": stranger.report() });
+        let line = json!({ "members": size, "member": first.report(), "again": again.report(), "stranger": stranger.report() });
         writeln!(std::io::stdout(), "{line}")?;
         world.stop().await;
     }
     Ok(())
-}
-
-/// Names that exist in every lab.
-fn names(overlay: &OverlayId) -> Vec<ResourceName> {
-    [Service::Proxy, Service::Turn].map(|service| ServiceUri::new(service, overlay.clone()).into()).to_vec()
 }
 
 /// A process that asks and is no member.
@@ -82,8 +92,10 @@ struct Costs {
 }
 
 impl Costs {
-    fn add(&mut self, reply: &LookupReply, took: Duration) -> Result<()> {
-        ensure!(reply.verdict == Verdict::Found && reply.envelopes.len() == 2, "wrong answer: {:?}", reply.verdict);
+    fn add(&mut self, wanted: &Registered, outcome: &LookupOutcome, took: Duration) -> Result<()> {
+        let reply = &outcome.reply;
+        let right = outcome.records.iter().map(|record| record.sequence()).eq([wanted.sequence]);
+        ensure!(reply.verdict == Verdict::Found && right, "wrong answer: {:?}", reply.verdict);
         self.requests.push(reply.requests.into());
         self.hops.push(reply.hops.into());
         self.milliseconds.push(took.as_secs_f64() * 1e3);
