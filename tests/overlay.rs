@@ -201,7 +201,10 @@ fn names_of_other_overlays_are_refused_before_anybody_is_asked() {
     // A user's name has a user, an overlay's own URI only its host.
     register(&format!("{} sip:p2psip.org", user.options())).exits(2);
     for uri in ["sip:p2psip.org:5060", "sip:p2psip.org;transport=tcp"] {
-        lookup(&format!("{} --as overlay {uri}", user.options())).exits(2);
+        for option in ["--as overlay", "--overlay p2psip.org", "--overlay P2PSIP.org."] {
+            lookup(&format!("{} {option} {uri}", user.options())).exits(2).says("only the host may be set");
+        }
+        lookup(&format!("{} --overlay example.com --dns 127.0.0.1:1 --timeout 0.1 {uri}", user.options())).exits(3);
     }
     for uri in ["turn:p2psip.org:3478", "sip:@p2psip.org"] {
         lookup(&format!("{} {uri}", user.options())).exits(2);

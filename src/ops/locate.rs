@@ -16,7 +16,7 @@ use crate::{
         self, Origin, Resolver,
         locate::{Finding, Host, Location, Locator, Options, Query, Step, Target, Transport, Verdict, has_no_route},
     },
-    name::{OverlayId, ResourceName},
+    name::{NameError, OverlayId, ResourceName},
     sip::uri::{self, SipUri},
 };
 
@@ -40,6 +40,8 @@ pub enum Scope {
 pub struct PublicUri {
     text: String,
     query: Query,
+    /// Why it can be no name in an overlay, if that was asked.
+    no_name: Option<NameError>,
 }
 
 impl PublicUri {
@@ -66,7 +68,7 @@ impl PublicUri {
         }
         let query =
             Query { secure: uri.secure, host: host(uri.host), port: uri.port, transport, maddr: uri.maddr().map(host) };
-        Ok(Self { text: text.to_owned(), query })
+        Ok(Self { text: text.to_owned(), query, no_name: None })
     }
 
     /// What is to be located.
@@ -105,15 +107,15 @@ impl Subject {
     /// # Errors
     /// [`OpsError::Name`], or outside [`OpsError::PublicUri`].
     pub fn parse(text: &str, scope: Scope) -> Result<Self, OpsError> {
-        let name = || ResourceName::parse(text).map_err(OpsError::from);
+        let name = || ResourceName::parse(text);
         match scope {
-            Scope::Overlay => name().map(Self::Overlay),
+            Scope::Overlay => Ok(Self::Overlay(name()?)),
             Scope::Public => PublicUri::parse(text).map(Self::Public),
             Scope::Auto => match (name(), PublicUri::parse(text)) {
                 (Ok(name), Ok(uri)) => Ok(Self::Open { name, uri }),
                 (Ok(name), Err(_)) => Ok(Self::Overlay(name)),
-                (Err(_), Ok(uri)) => Ok(Self::Public(uri)),
-                (Err(error), Err(_)) => Err(error),
+                (Err(error), Ok(uri)) => Ok(Self::Public(PublicUri { no_name: Some(error), ..uri })),
+                (Err(error), Err(_)) => Err(error.into()),
             },
         }
     }
@@ -137,9 +139,16 @@ impl Locations {
     ///
     /// # Errors
     /// [`OpsError::Dns`]: the URI leads nowhere, or there is no name server to ask. That the DNS has no server, or is
-    /// silent, is an outcome.
+    /// silent, is an outcome. [`OpsError::Name`]: it is one of the overlay that this machine has to do with, and names
+    /// nothing there (R17).
     pub async fn locate(&mut self, uri: &PublicUri) -> Result<LocateOutcome, OpsError> {
         let started = Instant::now();
+        if let (Some(error), Host::Name(host)) = (&uri.no_name, &uri.query.host)
+            && let Ok(overlay) = OverlayId::parse(host)
+            && matches!(self.ours().await?, Ours::This(own) if *own == overlay)
+        {
+            return Err(error.clone().into());
+        }
         let (_, locator) = self.asking()?;
         let location = locator.locate(&uri.query, self.access.deadline()).await?;
         Ok(outcome(uri, &location, started.elapsed()))
@@ -173,15 +182,18 @@ impl Locations {
 
     /// Whether an overlay is the one that is configured, or that of the member on this machine.
     async fn is_ours(&mut self, overlay: &OverlayId) -> Result<bool, OpsError> {
-        let ours = match &self.ours {
-            Some(ours) => ours,
-            None => self.ours.insert(find_ours(&self.access).await?),
-        };
-        Ok(match ours {
+        Ok(match self.ours().await? {
             Ours::This(own) => own == overlay,
             Ours::Whichever => true,
             Ours::Unknown => false,
         })
+    }
+
+    async fn ours(&mut self) -> Result<&Ours, OpsError> {
+        match &mut self.ours {
+            Some(ours) => Ok(ours),
+            unknown => Ok(unknown.insert(find_ours(&self.access).await?)),
+        }
     }
 
     /// How the outside finds an overlay, and how that differs from the endpoints that its proxy peers offer inside.
